@@ -1,0 +1,45 @@
+# Every target takes the deployment to act on: make smoke INVENTORY=inventory/example
+INVENTORY ?= inventory/local
+BIN       := .venv/bin
+PLAYBOOK   = $(BIN)/ansible-playbook --inventory $(INVENTORY)
+# What make runs must find the commands of .venv, as a shell with the venv active does.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help deploy test check smoke destroy lint unit lock
+
+help:     ## List the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+deploy: $(BIN)/installed  ## Make the deployment what the inventory says; safe to run again
+	$(PLAYBOOK) playbooks/site.yml
+
+test: check deploy  ## Everything that proves the project: lint, unit tests, deploy, smoke suite
+	$(BIN)/pytest smoke --inventory $(INVENTORY)
+
+check: lint unit  ## The fast loop: lint and unit tests
+
+smoke: $(BIN)/installed  ## Break a deployment on purpose and count what its clients felt
+	$(BIN)/pytest smoke --inventory $(INVENTORY)
+
+destroy: $(BIN)/installed  ## Remove the deployment: nodes, data and processes; the packages stay
+	$(PLAYBOOK) playbooks/destroy.yml
+
+lint: $(BIN)/installed  ## Style and types
+	$(BIN)/yamllint --strict .
+	$(BIN)/ansible-lint --offline
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/shellcheck scripts/*.sh .ci/run
+
+unit: $(BIN)/installed  ## Tests that need no deployment
+	$(BIN)/pytest tests --numprocesses 2
+
+lock: $(BIN)/installed  ## Pin requirements.in anew into requirements.txt
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-emit-find-links --output-file requirements.txt requirements.in
+
+$(BIN)/installed: requirements.txt pyproject.toml scripts/bootstrap.sh
+	scripts/bootstrap.sh

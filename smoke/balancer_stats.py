@@ -1,0 +1,56 @@
+"""What the balancer says of its servers: the CSV of its statistics page (HAProxy management guide, 9.1)."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from urllib.request import urlopen
+
+from smoke.deployment import Balancer
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server line.
+
+    Attributes:
+        name: of the server.
+        status: the first word of its status: UP, DOWN, MAINT, DRAIN, NOLB, no check.
+        sessions: connections given to it since the last reload.
+        backup: it gets connections only while every other one is down.
+    """
+
+    name: str
+    status: str
+    sessions: int
+    backup: bool
+
+
+def servers(balancer: Balancer) -> dict[str, Server]:
+    """Return the servers of the AMQP section by name.
+
+    Raises:
+        OSError: the statistics page does not answer.
+    """
+    with urlopen(f"{balancer.stats_url}/stats;csv", timeout=5) as answer:  # noqa: S310 - the inventory says http
+        lines = answer.read().decode().removeprefix("# ").splitlines()
+    return {
+        row["svname"]: Server(
+            name=row["svname"],
+            status=row["status"].split(" ")[0] if row["status"] != "no check" else row["status"],
+            sessions=int(row["stot"]),
+            backup=row["bck"] == "1",
+        )
+        for row in csv.DictReader(lines)
+        if row["pxname"] == balancer.section and row["svname"] not in ("FRONTEND", "BACKEND")
+    }
+
+
+def statuses(balancer: Balancer) -> dict[str, str]:
+    """Return the status of each server by name."""
+    return {name: server.status for name, server in servers(balancer).items()}
+
+
+def sessions(balancer: Balancer) -> dict[str, int]:
+    """Return how many connections each server was given, by name."""
+    return {name: server.sessions for name, server in servers(balancer).items()}

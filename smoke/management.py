@@ -1,0 +1,94 @@
+"""What the nodes say of themselves and of each other: RabbitMQ's management HTTP API."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from smoke.deployment import Deployment, Node
+from smoke.topology import Topology
+from smoke.waiting import eventually
+
+
+def get(deployment: Deployment, node: Node, path: str) -> Any:
+    """Ask one node.
+
+    Raises:
+        OSError: it does not answer, or refuses.
+    """
+    return json.loads(_request(deployment, node, "GET", path))
+
+
+def delete(deployment: Deployment, node: Node, path: str) -> None:
+    """Delete something through one node.
+
+    Raises:
+        OSError: it does not answer, or refuses.
+    """
+    _request(deployment, node, "DELETE", path)
+
+
+def running(deployment: Deployment, node: Node) -> dict[str, bool]:
+    """Return the members of the cluster as one node sees them, and whether they run."""
+    return {member["name"]: bool(member.get("running")) for member in get(deployment, node, "nodes")}
+
+
+def uptime(deployment: Deployment, node: Node) -> int:
+    """Return for how long a node has been running, as it says itself, in milliseconds.
+
+    Raises:
+        AssertionError: it does not say so within 30 s.
+    """
+    path = f"nodes/{node.nodename}"
+    what = f"{node.name} says how long it has been running"
+    return int(eventually(lambda: get(deployment, node, path).get("uptime"), within=30, what=what))
+
+
+def queue(deployment: Deployment, node: Node, topology: Topology) -> dict[str, Any]:
+    """Return the queue of a topology as one node sees it."""
+    found = get(deployment, node, f"queues/%2F/{quote(topology.queue, safe='')}")
+    assert isinstance(found, dict)
+    return found
+
+
+def leader(deployment: Deployment, topology: Topology) -> Node:
+    """Return the node that leads a quorum queue, or is the home of a classic one."""
+    found = queue(deployment, deployment.nodes[0], topology)
+    return deployment.node(found.get("leader") or found["node"])
+
+
+def consumer_node(deployment: Deployment, topology: Topology) -> Node | None:
+    """Return the node to which the consumer of a queue is connected, None if there is no consumer."""
+    for consumer in get(deployment, deployment.nodes[0], "consumers/%2F"):
+        if consumer["queue"]["name"] == topology.queue:
+            return deployment.node(consumer["channel_details"]["node"])
+    return None
+
+
+def connections(deployment: Deployment, topology: Topology) -> Iterable[dict[str, Any]]:
+    """Return the connections of our clients that work with a queue; their names say so."""
+    for connection in get(deployment, deployment.nodes[0], "connections"):
+        name = connection.get("client_properties", {}).get("connection_name", "")
+        if f" {topology.queue} " in name:
+            yield connection
+
+
+def close_connection(deployment: Deployment, name: str) -> None:
+    """Close a connection, as an operator does."""
+    delete(deployment, deployment.nodes[0], f"connections/{quote(name, safe='')}")
+
+
+def _request(deployment: Deployment, node: Node, method: str, path: str) -> bytes:
+    credentials = base64.b64encode(f"{deployment.user}:{deployment.password}".encode()).decode()
+    request = Request(
+        f"http://{node.address}:{node.management_port}/api/{path}",
+        method=method,
+        headers={"Authorization": f"Basic {credentials}"},
+    )
+    with urlopen(request, timeout=10) as answer:  # noqa: S310 - see above
+        body: bytes = answer.read()
+        return body

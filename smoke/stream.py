@@ -1,0 +1,147 @@
+"""A steady stream of confirmed messages through the balancer, and what became of each."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pika
+from pika.exceptions import AMQPError
+
+from smoke import management
+from smoke.consumer import Consumer
+from smoke.deployment import Deployment, Node
+from smoke.history import Event, History, Kind
+from smoke.judge import Verdict, judge
+from smoke.producer import Producer
+from smoke.topology import QueueType, Topology
+from smoke.waiting import eventually
+
+# Messages per second: enough that a gap of 0.1 s shows, little enough that the machine is never what limits it.
+RATE = 50.0
+# How long everything confirmed has to arrive once publishing has stopped, in seconds. RabbitMQ 4.3 hands out what a lost
+# consumer held only after 60 s (consumer_disconnected_timeout).
+SETTLE = 90.0
+
+
+class Stream:
+    """A producer and a consumer at work on a queue of their own, until finish().
+
+    Args:
+        deployment: where.
+        queue_type: of the queue.
+    """
+
+    def __init__(self, deployment: Deployment, queue_type: QueueType = QueueType.QUORUM) -> None:
+        self._deployment = deployment
+        name = f"smoke-{uuid.uuid4().hex[:8]}"
+        self.topology = Topology(name, name, name, queue_type)
+        self.history = History()
+        settings = deployment.settings(self.topology)
+        self._consumer = Consumer(settings, lambda _: None, observe=self.history)
+        self._producer = Producer(settings, observe=self.history)
+        self._stop = threading.Event()
+        self._ended = 0.0
+        self._publisher = threading.Thread(target=self._publish, name="publisher", daemon=True)
+
+    def start(self) -> None:
+        """Begin, and return once messages flow."""
+        self._consumer.start()
+        self._producer.start()
+        self._publisher.start()
+        self.wait_for(Kind.delivery, 10, since=0.0, what="messages flow before the fault")
+
+    def events(self, kind: Kind, *, since: float, client: str = "") -> list[Event]:
+        """Return the events of a kind since a moment (time.monotonic(), seconds), of one client or all."""
+        return [
+            event
+            for event in self.history.events()
+            if event.kind is kind and event.at >= since and client in ("", event.client)
+        ]
+
+    def wait_for(
+        self, kind: Kind, count: int, *, since: float, what: str, client: str = "", within: float = 60
+    ) -> None:
+        """Wait for so many events of a kind since a moment."""
+        eventually(lambda: len(self.events(kind, since=since, client=client)) >= count, within=within, what=what)
+
+    def place_away_from(self, node: Node) -> None:
+        """Close connections until neither client is on a node: the balancer gives them another one each time."""
+
+        def away() -> bool:
+            connections = list(management.connections(self._deployment, self.topology))
+            for connection in connections:
+                if connection["node"] == node.nodename:
+                    management.close_connection(self._deployment, connection["name"])
+            return len(connections) == 2 and all(found["node"] != node.nodename for found in connections)
+
+        eventually(away, within=60, every=1, what=f"no client is connected to {node.name}")
+
+    def finish(self) -> None:
+        """Publish no more, and let everything confirmed arrive."""
+        self._stop.set()
+        self._publisher.join()
+        self._ended = time.monotonic()
+        unconfirmed = self._producer.stop(SETTLE)
+        assert unconfirmed == 0, f"{unconfirmed} messages were not confirmed within {SETTLE:g} s of the last one"
+        eventually(self._settled, within=SETTLE, every=0.5, what="every confirmed message is processed")
+        self._consumer.stop()
+
+    def verdict(self, since: float) -> Verdict:
+        """Judge the whole history; gaps count from a moment (time.monotonic(), seconds) to the end of publishing."""
+        return judge(self.history.events(), since=since, until=self._ended)
+
+    def remove(self) -> None:
+        """End what still runs, and remove queue and exchange."""
+        self._stop.set()
+        self._producer.stop(0)
+        self._consumer.stop(0)
+        eventually(self._removed, within=60, every=1, what=f"{self.topology.queue} is removed")
+
+    def _settled(self) -> bool:
+        verdict = judge(self.history.events())
+        assert not verdict.lost, verdict.sentence()
+        assert not verdict.unacknowledged, verdict.sentence()
+        return True
+
+    def _removed(self) -> bool:
+        balancer = self._deployment.balancer
+        try:
+            with pika.BlockingConnection(
+                pika.ConnectionParameters(
+                    balancer.address,
+                    balancer.port,
+                    credentials=pika.PlainCredentials(self._deployment.user, self._deployment.password),
+                )
+            ) as connection:
+                channel = connection.channel()
+                channel.queue_delete(self.topology.queue)
+                channel.exchange_delete(self.topology.exchange)
+                return True
+        except AMQPError:
+            return False
+
+    def _publish(self) -> None:
+        number = 0
+        while not self._stop.wait(1 / RATE):
+            number += 1
+            try:
+                self._producer.publish(str(number), timeout=SETTLE)
+            except TimeoutError:
+                continue
+            except RuntimeError:
+                return
+
+
+@contextmanager
+def flowing(deployment: Deployment, queue_type: QueueType = QueueType.QUORUM) -> Iterator[Stream]:
+    """A stream that flows from the beginning of the block on, and leaves nothing behind."""
+    stream = Stream(deployment, queue_type)
+    try:
+        stream.start()
+        yield stream
+    finally:
+        stream.remove()

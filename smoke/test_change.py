@@ -1,0 +1,93 @@
+"""What running the playbooks again does to a deployment, and to the applications that use it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+
+from smoke import management
+from smoke.deployment import Deployment, PlaybookError
+from smoke.history import Kind
+from smoke.judge import Verdict
+from smoke.stream import RATE, flowing
+
+pytestmark = pytest.mark.disruptive
+
+# Rolling three nodes takes a minute or two where they share two cores with the suite.
+ROLLING = pytest.mark.timeout(600)
+
+
+def test_running_site_again_changes_nothing(deployment: Deployment) -> None:
+    recap = deployment.playbook("site")
+
+    assert changes(recap) == set(), recap[-2000:]
+
+
+def test_checking_a_finished_deployment_shows_no_difference(deployment: Deployment) -> None:
+    recap = deployment.playbook("site", options=["--check", "--diff"])
+
+    assert changes(recap) == set(), recap[-2000:]
+    assert "+++ after" not in recap
+
+
+def test_checking_a_pending_change_shows_it_and_makes_no_difference(deployment: Deployment) -> None:
+    started = uptimes(deployment)
+
+    shown = deployment.playbook(
+        "site", options=["--check", "--diff"], extra={"rabbitmq_settings": {"channel_max": 1000}}
+    )
+
+    assert "+channel_max = 1000" in shown
+    assert all(uptimes(deployment)[name] >= before for name, before in started.items()), "a node was restarted"
+    assert changes(deployment.playbook("site", options=["--check"])) == set(), "something was written"
+
+
+@ROLLING
+def test_a_changed_configuration_reaches_one_node_at_a_time(
+    deployment: Deployment, record: Callable[[Verdict], None]
+) -> None:
+    with flowing(deployment) as stream:
+        begin = time.monotonic()
+        started = uptimes(deployment)
+        deployment.playbook("site", extra={"rabbitmq_settings": {"channel_max": 1000}})
+        elapsed = (time.monotonic() - begin) * 1000
+        assert all(now < started[name] + elapsed for name, now in uptimes(deployment).items()), "a node did not restart"
+        stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow after the change")
+        stream.finish()
+        record(stream.verdict(since=begin))
+
+
+@ROLLING
+def test_a_configuration_that_keeps_a_node_from_starting_stops_at_the_first_and_can_be_taken_back(
+    deployment: Deployment, record: Callable[[Verdict], None]
+) -> None:
+    """Runs after the test above: taking its change back is the change that is rolled in the end."""
+    first, *others = deployment.nodes
+    with flowing(deployment) as stream:
+        begin = time.monotonic()
+        started = uptimes(deployment)
+        with pytest.raises(PlaybookError) as failure:
+            deployment.playbook("site", extra={"rabbitmq_settings": {"no_such_key": 1}, "rabbitmq_start_timeout": 20})
+        assert f"{first.nodename} failed at" in str(failure.value)
+        assert "no_such_key" in str(failure.value), "the end of the node's log is not in the message"
+        for node in others:
+            assert management.uptime(deployment, node) >= started[node.name], f"{node.name} was touched"
+        stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow without the node")
+
+        deployment.playbook("site")
+        stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow with all nodes again")
+        stream.finish()
+        record(stream.verdict(since=begin))
+
+
+def changes(recap: str) -> set[str]:
+    """Return the hosts for which a run reports changes."""
+    return {host for host, changed in re.findall(r"(?m)^(\S+)\s+: ok=.*changed=(\d+)", recap) if changed != "0"}
+
+
+def uptimes(deployment: Deployment) -> dict[str, int]:
+    """Return for how many milliseconds each node has been running."""
+    return {node.name: management.uptime(deployment, node) for node in deployment.nodes}

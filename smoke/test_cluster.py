@@ -1,0 +1,56 @@
+"""What a deployment is while nothing is broken."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pika
+import pytest
+
+from smoke import balancer_stats, management
+from smoke.deployment import Deployment
+
+
+def test_every_node_reports_the_same_members_all_running(deployment: Deployment) -> None:
+    members = {node.nodename: True for node in deployment.nodes}
+
+    for node in deployment.nodes:
+        assert management.running(deployment, node) == members, f"as seen from {node.name}"
+
+
+def test_the_balancer_reports_every_server_up(deployment: Deployment) -> None:
+    up = {node.name: "UP" for node in deployment.nodes}
+
+    for balancer in deployment.balancers:
+        assert balancer_stats.statuses(balancer) == up, f"{balancer.stats_url}/stats"
+
+
+def test_connections_opened_in_a_row_land_evenly_on_the_servers(deployment: Deployment) -> None:
+    rounds = 4
+    balancer = deployment.balancer
+    pool = {node.name for node in deployment.nodes} - set(balancer.backup_servers)
+    before = balancer_stats.sessions(balancer)
+
+    with ExitStack() as open_connections:
+        for _ in range(rounds * len(pool)):
+            open_connections.enter_context(connect(deployment))
+        after = balancer_stats.sessions(balancer)
+
+    given = {name: after[name] - before[name] for name in after}
+    assert given == {name: rounds if name in pool else 0 for name in after}
+
+
+def test_wrong_credentials_are_refused(deployment: Deployment) -> None:
+    with pytest.raises(pika.exceptions.ProbableAuthenticationError):
+        connect(deployment, password="not the password")  # noqa: S106 - that is the point
+
+
+def connect(deployment: Deployment, password: str | None = None) -> pika.BlockingConnection:
+    """Open a connection through the balancer."""
+    return pika.BlockingConnection(
+        pika.ConnectionParameters(
+            deployment.balancer.address,
+            deployment.balancer.port,
+            credentials=pika.PlainCredentials(deployment.user, password or deployment.password),
+        )
+    )

@@ -1,0 +1,68 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from smoke.history import Event, History, Kind, Reporter
+from smoke.messages import Identity
+
+
+def test_a_history_survives_saving_and_loading(tmp_path: Path) -> None:
+    history = History()
+    history(Event(1.25, Kind.publish, "steady", "steady-1", 7, 2))
+    history(Event(1.5, Kind.delivery, "consumer", "steady-1", 7, 2, redelivered=True))
+    history(Event(2.0, Kind.lost, "consumer", detail='127.0.0.1:5670: "gone"\nfor good'))
+    history.save(tmp_path / "history.jsonl")
+    assert History.load(tmp_path / "history.jsonl").events() == history.events()
+
+
+def test_a_saved_history_has_one_line_for_each_event(tmp_path: Path) -> None:
+    history = History()
+    history(Event(1.0, Kind.lost, "a", detail="two\nlines"))
+    history(Event(2.0, Kind.ready, "a"))
+    history.save(tmp_path / "history.jsonl")
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("line", ["nonsense", "[]", "{}", '{"at": 1.0, "kind": "fell over", "client": "a"}'])
+def test_a_line_that_is_no_event_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "history.jsonl"
+    file.write_text('{"at": 1.0, "kind": "ready", "client": "a"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=r"history\.jsonl:2"):
+        History.load(file)
+
+
+def test_events_from_many_threads_are_all_kept() -> None:
+    history = History()
+
+    def record() -> None:
+        for _ in range(500):
+            history(Event(0.0, Kind.ack, "a"))
+
+    threads = [threading.Thread(target=record) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(history.events()) == 2000
+
+
+def test_a_snapshot_does_not_grow() -> None:
+    history = History()
+    snapshot = history.events()
+    history(Event(0.0, Kind.ack, "a"))
+    assert snapshot == ()
+
+
+def test_a_reporter_says_who_what_and_which_message() -> None:
+    history = History()
+    Reporter("consumer", history)(Kind.delivery, Identity("p", 3, 2), redelivered=True)
+    (event,) = history.events()
+    assert (event.client, event.kind, event.producer, event.sequence, event.attempt, event.redelivered) == (
+        "consumer",
+        Kind.delivery,
+        "p",
+        3,
+        2,
+        True,
+    )
