@@ -6,7 +6,7 @@ PLAYBOOK   = $(BIN)/ansible-playbook --inventory $(INVENTORY)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy test check smoke destroy lint unit lock
+.PHONY: help deploy test check smoke destroy lint unit docs lock
 
 help:     ## List the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -32,9 +32,13 @@ lint: $(BIN)/installed  ## Style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/shellcheck scripts/*.sh .ci/run
+	$(BIN)/python scripts/reference.py --check
 
 unit: $(BIN)/installed  ## Tests that need no deployment
 	$(BIN)/pytest tests --numprocesses 2
+
+docs: $(BIN)/installed  ## Write docs/variables.md from the argument specs
+	$(BIN)/python scripts/reference.py
 
 lock: $(BIN)/installed  ## Pin requirements.in anew into requirements.txt
 	$(BIN)/pip install --quiet uv

@@ -84,7 +84,7 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
         try:
             assert_whole(deployment, within=1)
         except AssertionError:
-            deployment.start(*deployment.nodes)
+            deployment.playbook("site")
         assert_whole(deployment)
 
 

@@ -53,7 +53,15 @@ class Balancer:
 
 
 class PlaybookError(Exception):
-    """A playbook failed; the message is the end of what it printed."""
+    """A playbook failed.
+
+    Attributes:
+        output: what it printed.
+    """
+
+    def __init__(self, command: str, code: int, output: str) -> None:
+        super().__init__(f"{command}: exit code {code}\n{output[-4000:]}")
+        self.output = output
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +199,7 @@ def _run(command: str, inventory: str | None, *arguments: str) -> str:
         check=False,
     )
     if done.returncode != 0:
-        raise PlaybookError(f"{command} {' '.join(arguments)}: exit code {done.returncode}\n{done.stdout[-4000:]}")
+        raise PlaybookError(f"{command} {' '.join(arguments)}", done.returncode, done.stdout)
     return done.stdout
 
 

@@ -22,8 +22,8 @@ from smoke.waiting import eventually
 
 # Messages per second: enough that a gap of 0.1 s shows, little enough that the machine is never what limits it.
 RATE = 50.0
-# How long everything confirmed has to arrive once publishing has stopped, in seconds. RabbitMQ 4.3 hands out what a lost
-# consumer held only after 60 s (consumer_disconnected_timeout).
+# How long everything confirmed has to arrive once publishing has stopped, in seconds. RabbitMQ 4.3 hands out what a
+# lost consumer held only after 60 s (consumer_disconnected_timeout).
 SETTLE = 90.0
 
 

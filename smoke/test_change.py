@@ -71,8 +71,8 @@ def test_a_configuration_that_keeps_a_node_from_starting_stops_at_the_first_and_
         started = uptimes(deployment)
         with pytest.raises(PlaybookError) as failure:
             deployment.playbook("site", extra={"rabbitmq_settings": {"no_such_key": 1}, "rabbitmq_start_timeout": 20})
-        assert f"{first.nodename} failed at" in str(failure.value)
-        assert "no_such_key" in str(failure.value), "the end of the node's log is not in the message"
+        assert f"{first.nodename} failed at" in failure.value.output
+        assert "no_such_key" in failure.value.output, "the end of the node's log is not in the message"
         for node in others:
             assert management.uptime(deployment, node) >= started[node.name], f"{node.name} was touched"
         stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow without the node")
