@@ -1,0 +1,215 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import GOLDEN, CompareWithGolden
+from tests.rendering import ROOT, evaluate, inventory_variables, read_trusted, render, role_variables, setting_lines
+
+NODES = ["rabbit@broker1", "rabbit@broker2", "rabbit@broker3"]
+NODE: dict[str, Any] = {
+    "rabbitmq_nodename": NODES[0],
+    "rabbitmq_cluster_nodes": NODES,
+    "rabbitmq_address": "10.0.0.11",
+    "rabbitmq_amqp_port": 5672,
+    "rabbitmq_management_port": 15672,
+}
+GOLDEN_VERSIONS = ("3.10.8", "3.13.7", "4.0.5", "4.1.8", "4.2.9", "4.3.6")
+# One of every series, and both sides of the releases within a series that brought something.
+VERSIONS = (
+    "3.10.8",
+    "3.11.28",
+    "3.12.14",
+    "3.13.7",
+    "4.0.5",
+    "4.1.0",
+    "4.1.1",
+    "4.1.2",
+    "4.1.8",
+    "4.2.9",
+    "4.3.0",
+    "4.3.6",
+)
+
+# Which of them know a key or an endpoint; written down from the release notes, not from roles/rabbitmq/vars.
+BEFORE_KHEPRI_ALONE = {version for version in VERSIONS if not version.startswith("4.3.")}
+FROM_3_13 = set(VERSIONS[3:])
+FROM_4_0 = set(VERSIONS[4:])
+FROM_4_1_1 = set(VERSIONS[6:])
+FROM_4_1_2 = set(VERSIONS[7:])
+KEYS_OF_SOME_VERSIONS = {
+    "cluster_partition_handling": BEFORE_KHEPRI_ALONE,
+    "cluster_formation.discovery_retry_limit": FROM_3_13,
+    "cluster_formation.discovery_retry_interval": FROM_3_13,
+    "anonymous_login_user": FROM_4_0,
+    "prevent_startup_if_node_was_reset": FROM_4_1_2,
+}
+
+SCHEMAS = sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/plugins/*/priv/schema/*.schema"))
+
+
+def configuration(version: str, **options: Any) -> str:
+    return render("rabbitmq.conf", "rabbitmq", NODE | {"rabbitmq_deployed_version": version} | options)
+
+
+def settings(text: str) -> dict[str, str]:
+    pairs = [line.partition(" = ") for line in setting_lines(text)]
+    assert all(equals for _, equals, _ in pairs), f"a line is not KEY = VALUE in\n{text}"
+    return {key: value for key, _, value in pairs}
+
+
+def local(host: str) -> dict[str, Any]:
+    return inventory_variables(host, facts={"rabbitmq_deployed_version": "3.10.8"})
+
+
+@pytest.mark.parametrize("version", GOLDEN_VERSIONS)
+def test_rabbitmq_conf_of_a_version_is_its_golden_file(version: str, golden: CompareWithGolden) -> None:
+    golden(f"rabbitmq/{version}.conf", configuration(version))
+
+
+@pytest.mark.parametrize("template", ["rabbitmq.conf", "rabbitmq-env.conf", "enabled_plugins"])
+def test_a_file_of_the_local_deployment_is_its_golden_file(template: str, golden: CompareWithGolden) -> None:
+    golden(f"local/{template}", render(template, "rabbitmq", local("rabbit_1")))
+
+
+@pytest.mark.parametrize("template", ["rabbitmq-env.conf", "enabled_plugins"])
+def test_a_file_of_a_production_node_is_its_golden_file(template: str, golden: CompareWithGolden) -> None:
+    golden(f"rabbitmq/{template}", render(template, "rabbitmq", NODE))
+
+
+def program(role: str, variables: dict[str, Any]) -> str:
+    """What supervisord is told of a service, with the variables that the role gives for it."""
+    tasks = read_trusted(ROOT / f"roles/{role}/tasks/configure.yml")
+    (given,) = [
+        task["vars"] for task in tasks if task.get("ansible.builtin.include_role", {}).get("tasks_from") == "define"
+    ]
+    return render("program.conf", "service", role_variables(role, variables) | given)
+
+
+def test_the_node_as_a_program_of_supervisord_is_its_golden_file(golden: CompareWithGolden) -> None:
+    golden("local/program-rabbit.conf", program("rabbitmq", local("rabbit")))
+
+
+def test_the_balancer_as_a_program_of_supervisord_is_its_golden_file(golden: CompareWithGolden) -> None:
+    golden("local/program-balancer.conf", program("haproxy", local("balancer")))
+
+
+def test_the_configuration_of_supervisord_is_its_golden_file(golden: CompareWithGolden) -> None:
+    golden("local/supervisord.conf", render("supervisord.conf", "service", local("this_machine")))
+
+
+LOCAL_FILES = {
+    "rabbitmq.conf",
+    "rabbitmq-env.conf",
+    "enabled_plugins",
+    "program-rabbit.conf",
+    "program-balancer.conf",
+    "supervisord.conf",
+}
+
+
+def test_every_golden_file_belongs_to_a_case() -> None:
+    names = {f"{version}.conf" for version in GOLDEN_VERSIONS} | {"rabbitmq-env.conf", "enabled_plugins"}
+    assert {path.name for path in (GOLDEN / "rabbitmq").iterdir()} == names
+    assert {path.name for path in (GOLDEN / "local").iterdir()} == LOCAL_FILES
+
+
+@pytest.mark.parametrize("key", KEYS_OF_SOME_VERSIONS)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_key_is_written_for_the_versions_that_should_have_it_and_no_other(key: str, version: str) -> None:
+    written = key in settings(configuration(version))
+    assert written == (version in KEYS_OF_SOME_VERSIONS[key]), (
+        f"{key} is {'' if written else 'not '}in rabbitmq.conf of {version}; see __rabbitmq_feature_versions in "
+        f"roles/rabbitmq/vars/main.yml"
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_readiness_endpoint_is_a_feature_from_4_1_1_on(version: str) -> None:
+    features = evaluate("__rabbitmq_features", "rabbitmq", NODE | {"rabbitmq_deployed_version": version})
+    assert ("readiness_endpoint" in features) == (version in FROM_4_1_1)
+
+
+def test_every_series_that_is_supported_is_tried_here() -> None:
+    assert {version.rpartition(".")[0] for version in VERSIONS} == set(
+        role_variables("rabbitmq", NODE)["__rabbitmq_series"]
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_no_key_is_written_twice(version: str) -> None:
+    keys = [line.split(" = ")[0] for line in setting_lines(configuration(version))]
+    assert len(keys) == len(set(keys)), sorted(key for key in keys if keys.count(key) > 1)
+
+
+def test_the_members_are_numbered_in_the_order_of_the_inventory() -> None:
+    written = settings(configuration("4.3.6"))
+    assert [written[f"cluster_formation.classic_config.nodes.{number}"] for number in (1, 2, 3)] == NODES
+    assert written["cluster_formation.target_cluster_size_hint"] == "3"
+
+
+def test_further_settings_are_written_last_and_sorted_by_key() -> None:
+    text = configuration("4.3.6", rabbitmq_settings={"consumer_timeout": 60000, "channel_max": 100})
+    assert text.endswith("\n\n## rabbitmq_settings\nchannel_max = 100\nconsumer_timeout = 60000\n")
+
+
+@pytest.mark.parametrize("template", ["rabbitmq.conf", "rabbitmq-env.conf", "enabled_plugins"])
+def test_no_file_that_is_compared_or_shown_holds_the_cookie(template: str) -> None:
+    secrets = {
+        "rabbitmq_deployed_version": "4.3.6",
+        "rabbitmq_erlang_cookie": "zz-cookie-zz",
+        "smoke_password": "zz-password-zz",
+    }
+    assert "zz-" not in render(template, "rabbitmq", NODE | secrets)
+
+
+def test_epmd_listens_where_the_node_does() -> None:
+    assert "ERL_EPMD_ADDRESS=127.0.0.1" in render(
+        "rabbitmq-env.conf", "rabbitmq", NODE | {"rabbitmq_listen_address": "127.0.0.1"}
+    )
+    assert "ERL_EPMD_ADDRESS" not in render("rabbitmq-env.conf", "rabbitmq", NODE)
+
+
+def mappings() -> list[str]:
+    """The keys that the installed RabbitMQ knows. A part that begins with $ stands for any one part."""
+    return [
+        key for path in SCHEMAS for key in re.findall(r'^\s*\{mapping,\s*"([^"]+)"', path.read_text(), re.MULTILINE)
+    ]
+
+
+def knows(known: list[str], key: str) -> bool:
+    parts = key.split(".")
+    return any(
+        len(pattern) == len(parts)
+        and all(part[0] == "$" or part == is_ for part, is_ in zip(pattern, parts, strict=True))
+        for pattern in (mapping.split(".") for mapping in known)
+    )
+
+
+def installed_version() -> str:
+    return SCHEMAS[0].parts[5].removeprefix("rabbitmq_server-")
+
+
+@pytest.mark.skipif(not SCHEMAS, reason="no RabbitMQ is installed, so that its schema cannot be asked")
+def test_the_installed_version_knows_every_key_that_is_written_for_it() -> None:
+    known = mappings()
+    unknown = [key for key in settings(configuration(installed_version())) if not knows(known, key)]
+    assert not unknown, f"RabbitMQ {installed_version()} would not start: its schema does not have {unknown}"
+
+
+@pytest.mark.skipif(not SCHEMAS, reason="no RabbitMQ is installed, so that its schema cannot be asked")
+def test_the_schema_of_the_installed_version_refuses_a_key_that_is_none() -> None:
+    assert not knows(mappings(), "cluster_formation.classic_config.nodes")
+    assert not knows(mappings(), "listeners.tcp.1.backlog")
+
+
+def test_a_switch_among_further_settings_is_written_as_rabbitmq_spells_it() -> None:
+    assert settings(configuration("4.3.6", rabbitmq_settings={"proxy_protocol": True}))["proxy_protocol"] == "true"
+
+
+@pytest.mark.parametrize("role", ["rabbitmq", "haproxy"])
+def test_ports_given_as_text_on_the_command_line_are_compared_as_numbers(role: str) -> None:
+    names = ("amqp", "management", "prometheus", "distribution") if role == "rabbitmq" else ("", "stats")
+    given = {f"{role}_{name}_port".replace("__", "_"): "7000" for name in names}
+    assert {entry["port"] for entry in evaluate(f"__{role}_ports", role, NODE | given)} == {7000}
