@@ -89,7 +89,10 @@ def preflight(tmp_path: Path) -> RunPreflight:
             command,
             check=False,
             cwd=ROOT,
-            env=inherited | {"HOME": str(home), "ANSIBLE_NOCOLOR": "true"} | (environment or {}),
+            # One line a result: that is easier to read for a test.
+            env=inherited
+            | {"HOME": str(home), "ANSIBLE_NOCOLOR": "true", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+            | (environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
