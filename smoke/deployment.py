@@ -97,7 +97,7 @@ class Deployment:
             described = json.loads(file.read_text(encoding="utf-8"))
         return cls(
             inventory=inventory,
-            nodes=tuple(Node(**{name: node[name] for name in Node.__slots__}) for node in described["nodes"]),
+            nodes=tuple(Node(**node) for node in described["nodes"]),
             balancers=tuple(_balancer(balancer) for balancer in described["balancers"]),
             user=described["user"],
             password=described["password"],

@@ -386,6 +386,7 @@ def _contents(content: str, count: int | None) -> Iterator[str]:
 def _publish(producer: Producer, content: str, due: float, deadline: float, signals: options.Signals) -> bool:
     while not signals.received and (now := time.monotonic()) < deadline:
         if now < due:
+            # The pace is the user's wish, not a wait for something.
             time.sleep(min(due - now, options.POLL))
             continue
         try:
