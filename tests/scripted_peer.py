@@ -32,6 +32,7 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
+        # Between two looks at the condition; nothing is decided by it.
         time.sleep(0.002)
 
 
