@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from dataclasses import dataclass
 from urllib.request import urlopen
 
-from smoke.deployment import Balancer
+from smoke.deployment import Balancer, Deployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,9 @@ def statuses(balancer: Balancer) -> dict[str, str]:
     return {name: server.status for name, server in servers(balancer).items()}
 
 
-def sessions(balancer: Balancer) -> dict[str, int]:
-    """Return how many connections each server was given, by name."""
-    return {name: server.sessions for name, server in servers(balancer).items()}
+def sessions(deployment: Deployment) -> dict[str, int]:
+    """Return how many connections each server was given by all balancers together, by name."""
+    given: Counter[str] = Counter()
+    for balancer in deployment.balancers:
+        given.update({name: server.sessions for name, server in servers(balancer).items()})
+    return dict(given)

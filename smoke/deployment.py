@@ -19,10 +19,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A RabbitMQ node: its name in the inventory, on the statistics page, and among Erlang nodes."""
+    """A RabbitMQ node: its name in the inventory, on the statistics page, and among Erlang nodes; and its cluster."""
 
     name: str
     nodename: str
+    cluster: str
     address: str
     amqp_port: int
     management_port: int
@@ -66,27 +67,33 @@ class PlaybookError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Nodes, balancers and credentials of one inventory.
+    """The nodes and balancers of one pool of an inventory, and how to use and to break them.
 
     Attributes:
-        inventory: its path; None is the one that ansible.cfg names.
+        pool: its name.
+        inventory: the sources that Ansible was given; none are those that ansible.cfg names.
+        alone: the inventory describes nothing else.
         nodes: in the order of the inventory.
         balancers: in the order of the inventory.
+        vip: the virtual address in front of the balancers, empty if there is none.
         user: AMQP and management user.
         password: of that user.
         may_disrupt: the inventory allows tests to stop things.
     """
 
-    inventory: str | None
+    pool: str
+    inventory: tuple[str, ...]
+    alone: bool
     nodes: tuple[Node, ...]
     balancers: tuple[Balancer, ...]
+    vip: str
     user: str
     password: str = field(repr=False)
     may_disrupt: bool
 
     @classmethod
-    def load(cls, inventory: str | None) -> Deployment:
-        """Let Ansible describe an inventory.
+    def load(cls, inventory: Sequence[str] = ()) -> list[Deployment]:
+        """Let Ansible describe an inventory: one deployment for each pool.
 
         Raises:
             PlaybookError: Ansible cannot read it.
@@ -94,19 +101,39 @@ class Deployment:
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "deployment.json"
             _playbook("describe", inventory, extra={"describe_to": str(file)})
-            described = json.loads(file.read_text(encoding="utf-8"))
-        return cls(
-            inventory=inventory,
-            nodes=tuple(Node(**node) for node in described["nodes"]),
-            balancers=tuple(_balancer(balancer) for balancer in described["balancers"]),
-            user=described["user"],
-            password=described["password"],
-            may_disrupt=described["may_disrupt"],
-        )
+            pools = json.loads(file.read_text(encoding="utf-8"))
+        return [
+            cls(
+                pool=pool["pool"],
+                inventory=tuple(inventory),
+                alone=len(pools) == 1,
+                nodes=tuple(Node(**node) for node in pool["nodes"]),
+                balancers=tuple(_balancer(balancer) for balancer in pool["balancers"]),
+                vip=pool["vip"],
+                user=pool["user"],
+                password=pool["password"],
+                may_disrupt=pool["may_disrupt"],
+            )
+            for pool in pools
+        ]
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the nodes form one cluster; the brokers of a warren do not."""
+        return len({node.cluster for node in self.nodes}) == 1
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where clients connect: the virtual address, or else the first balancer."""
+        return Endpoint(self.vip or self.balancer.address, self.balancer.port)
+
+    def peers(self, node: Node) -> tuple[Node, ...]:
+        """Return the nodes of the cluster of a node, itself included."""
+        return tuple(other for other in self.nodes if other.cluster == node.cluster)
 
     @property
     def balancer(self) -> Balancer:
-        """The first balancer, through which clients connect."""
+        """The first balancer. All of them see the same servers."""
         return self.balancers[0]
 
     def node(self, nodename: str) -> Node:
@@ -120,7 +147,7 @@ class Deployment:
     def settings(self, topology: Topology) -> Settings:
         """Return what a client needs to connect through the balancer."""
         return Settings(
-            endpoints=(Endpoint(self.balancer.address, self.balancer.port),),
+            endpoints=(self.endpoint,),
             user=self.user,
             password=self.password,
             topology=topology,
@@ -146,51 +173,85 @@ class Deployment:
         extra: Mapping[str, object] | None = None,
         options: Sequence[str] = (),
     ) -> str:
-        """Run one of the playbooks against this inventory; returns what it printed.
+        """Run one of the playbooks against this deployment; returns what it printed.
 
         Raises:
             PlaybookError: it failed.
         """
-        return _playbook(name, self.inventory, limit=limit, extra=extra, options=options)
+        return _playbook(name, self.inventory, limit=self._limit(limit), extra=extra, options=options)
+
+    def command(self, name: str, *, extra: Mapping[str, object] | None = None) -> list[str]:
+        """Return the command that playbook() runs, for who wants to interrupt it."""
+        return _command("ansible-playbook", self.inventory, *_arguments(name, self._limit(()), extra, ()))
+
+    def run(self, host: Node | Balancer, command: str) -> str:
+        """Run a shell command on a host as root; returns what it printed.
+
+        Raises:
+            PlaybookError: it failed, or the host cannot be reached.
+        """
+        return _run("ansible", self.inventory, host.name, "--become", "--module-name=raw", f"--args={command}")
+
+    def holder(self) -> Balancer:
+        """Return the balancer that clients reach: the one that holds the virtual address."""
+        if not self.vip:
+            return self.balancer
+        for balancer in self.balancers:
+            if f" {self.vip}/" in self.run(balancer, "ip -oneline address"):
+                return balancer
+        raise AssertionError(f"no balancer holds {self.vip}")
+
+    def _limit(self, hosts: Sequence[Node | Balancer]) -> Sequence[Node | Balancer]:
+        return hosts or (() if self.alone else (*self.nodes, *self.balancers))
 
     def balancer_state(self, node: Node, state: str) -> None:
-        """Take a server out of the pool ("disabled") or put it back ("enabled"), through the runtime API.
+        """Take a server out of the pool of every balancer ("disabled") or put it back ("enabled").
 
         Raises:
             PlaybookError: HAProxy did not do it.
         """
-        balancer = self.balancer
-        arguments = {"state": state, "host": node.name, "backend": balancer.section, "socket": balancer.socket}
-        _run(
-            "ansible",
-            self.inventory,
-            balancer.name,
-            "--become",
-            "--module-name=community.general.haproxy",
-            f"--args={json.dumps(arguments)}",
-        )
+        for balancer in self.balancers:
+            arguments = {"state": state, "host": node.name, "backend": balancer.section, "socket": balancer.socket}
+            _run(
+                "ansible",
+                self.inventory,
+                balancer.name,
+                "--become",
+                "--module-name=community.general.haproxy",
+                f"--args={json.dumps(arguments)}",
+            )
 
 
 def _playbook(
     name: str,
-    inventory: str | None,
+    inventory: Sequence[str],
     *,
     limit: Sequence[Node | Balancer] = (),
     extra: Mapping[str, object] | None = None,
     options: Sequence[str] = (),
 ) -> str:
+    return _run("ansible-playbook", inventory, *_arguments(name, limit, extra, options))
+
+
+def _arguments(
+    name: str, limit: Sequence[Node | Balancer], extra: Mapping[str, object] | None, options: Sequence[str]
+) -> list[str]:
     arguments = [f"playbooks/{name}.yml", *options]
     if limit:
         arguments.append("--limit=" + ",".join(host.name for host in limit))
     if extra:
         arguments.append("--extra-vars=" + json.dumps(extra))
-    return _run("ansible-playbook", inventory, *arguments)
+    return arguments
 
 
-def _run(command: str, inventory: str | None, *arguments: str) -> str:
-    sources = [] if inventory is None else [f"--inventory={Path(inventory).resolve()}"]
+def _command(command: str, inventory: Sequence[str], *arguments: str) -> list[str]:
+    sources = [f"--inventory={Path(source).resolve()}" for source in inventory]
+    return [str(Path(sys.executable).parent / command), *sources, *arguments]
+
+
+def _run(command: str, inventory: Sequence[str], *arguments: str) -> str:
     done = subprocess.run(
-        [str(Path(sys.executable).parent / command), *sources, *arguments],
+        _command(command, inventory, *arguments),
         cwd=PROJECT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

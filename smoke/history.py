@@ -109,6 +109,20 @@ class History:
         with self._lock:
             return tuple(self._events)
 
+    def since(self, at: float) -> list[Event]:
+        """Return the events since a moment (time.monotonic(), seconds), in order of recording.
+
+        Reads from the end, so that asking again and again while a history grows costs only what is new.
+        """
+        recent: list[Event] = []
+        for event in reversed(self.events()):
+            # Threads record a little out of order.
+            if event.at < at - 1:
+                break
+            if event.at >= at:
+                recent.append(event)
+        return recent[::-1]
+
     def save(self, path: Path) -> None:
         """Write one JSON object per line.
 

@@ -33,10 +33,12 @@ class Stream:
     Args:
         deployment: where.
         queue_type: of the queue.
+        rate: messages per second.
     """
 
-    def __init__(self, deployment: Deployment, queue_type: QueueType = QueueType.QUORUM) -> None:
+    def __init__(self, deployment: Deployment, queue_type: QueueType = QueueType.QUORUM, *, rate: float = RATE) -> None:
         self._deployment = deployment
+        self._rate = rate
         name = f"smoke-{uuid.uuid4().hex[:8]}"
         self.topology = Topology(name, name, name, queue_type)
         self.history = History()
@@ -56,11 +58,7 @@ class Stream:
 
     def events(self, kind: Kind, *, since: float, client: str = "") -> list[Event]:
         """Return the events of a kind since a moment (time.monotonic(), seconds), of one client or all."""
-        return [
-            event
-            for event in self.history.events()
-            if event.kind is kind and event.at >= since and client in ("", event.client)
-        ]
+        return [event for event in self.history.since(since) if event.kind is kind and client in ("", event.client)]
 
     def wait_for(
         self, kind: Kind, count: int, *, since: float, what: str, client: str = "", within: float = 60
@@ -80,13 +78,17 @@ class Stream:
 
         eventually(away, within=60, every=1, what=f"no client is connected to {node.name}")
 
-    def finish(self) -> None:
-        """Publish no more, and let everything confirmed arrive."""
+    def stop_publishing(self) -> None:
+        """Publish no more, and wait until everything published is confirmed."""
         self._stop.set()
         self._publisher.join()
-        self._ended = time.monotonic()
+        self._ended = self._ended or time.monotonic()
         unconfirmed = self._producer.stop(SETTLE)
         assert unconfirmed == 0, f"{unconfirmed} messages were not confirmed within {SETTLE:g} s of the last one"
+
+    def finish(self) -> None:
+        """Publish no more, and let everything confirmed arrive."""
+        self.stop_publishing()
         eventually(self._settled, within=SETTLE, every=0.5, what="every confirmed message is processed")
         self._consumer.stop()
 
@@ -108,12 +110,12 @@ class Stream:
         return True
 
     def _removed(self) -> bool:
-        balancer = self._deployment.balancer
+        endpoint = self._deployment.endpoint
         try:
             with pika.BlockingConnection(
                 pika.ConnectionParameters(
-                    balancer.address,
-                    balancer.port,
+                    endpoint.host,
+                    endpoint.port,
                     credentials=pika.PlainCredentials(self._deployment.user, self._deployment.password),
                 )
             ) as connection:
@@ -126,10 +128,14 @@ class Stream:
 
     def _publish(self) -> None:
         number = 0
-        while not self._stop.wait(1 / RATE):
+        begin = time.monotonic()
+        # By the clock, so that a late wake-up costs no message; what an interruption held up is not caught up with.
+        while not self._stop.wait(max(0.0, begin + number / self._rate - time.monotonic())):
+            if time.monotonic() - begin > (number + self._rate) / self._rate:
+                begin, number = time.monotonic(), 0
             number += 1
             try:
-                self._producer.publish(str(number), timeout=SETTLE)
+                self._producer.publish("smoke", timeout=SETTLE)
             except TimeoutError:
                 continue
             except RuntimeError:
@@ -137,9 +143,11 @@ class Stream:
 
 
 @contextmanager
-def flowing(deployment: Deployment, queue_type: QueueType = QueueType.QUORUM) -> Iterator[Stream]:
+def flowing(
+    deployment: Deployment, queue_type: QueueType = QueueType.QUORUM, *, rate: float = RATE
+) -> Iterator[Stream]:
     """A stream that flows from the beginning of the block on, and leaves nothing behind."""
-    stream = Stream(deployment, queue_type)
+    stream = Stream(deployment, queue_type, rate=rate)
     try:
         stream.start()
         yield stream

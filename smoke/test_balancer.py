@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
 from smoke import balancer_stats
-from smoke.deployment import Deployment, Node
+from smoke.deployment import Balancer, Deployment, Node
 from smoke.history import Kind
 from smoke.judge import Verdict
 from smoke.stream import RATE, flowing
@@ -47,13 +48,13 @@ def test_a_backup_server_gets_connections_only_while_every_other_one_is_out(
     """A change of the pool is a reload of the balancer, which the clients of the stream must not feel."""
     backup = deployment.nodes[-1]
     pool = deployment.others(backup)
-    balancer = deployment.balancer
+    balancers = deployment.balancers
 
     with flowing(deployment) as stream:
         begin = time.monotonic()
         try:
-            deployment.playbook("site", [balancer], extra={"haproxy_backup_servers": [backup.name]})
-            assert balancer_stats.servers(balancer)[backup.name].backup
+            deployment.playbook("site", balancers, extra={"haproxy_backup_servers": [backup.name]})
+            assert all(balancer_stats.servers(balancer)[backup.name].backup for balancer in balancers)
             assert given(deployment, 4)[backup.name] == 0
 
             for node in pool:
@@ -62,13 +63,12 @@ def test_a_backup_server_gets_connections_only_while_every_other_one_is_out(
 
             for node in pool:
                 deployment.balancer_state(node, "enabled")
-            eventually(
-                lambda: set(balancer_stats.statuses(balancer).values()) == {"UP"}, within=30, what="every server is UP"
-            )
+            for balancer in balancers:
+                eventually(partial(all_up, balancer), within=30, what=f"{balancer.name} sees every server UP")
             assert given(deployment, 4)[backup.name] == 0
         finally:
-            deployment.playbook("site", [balancer])
-        assert not balancer_stats.servers(balancer)[backup.name].backup
+            deployment.playbook("site", balancers)
+        assert not any(balancer_stats.servers(balancer)[backup.name].backup for balancer in balancers)
 
         stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow after the reloads")
         stream.finish()
@@ -76,13 +76,18 @@ def test_a_backup_server_gets_connections_only_while_every_other_one_is_out(
         record(stream.verdict(since=begin))
 
 
+def all_up(balancer: Balancer) -> bool:
+    """Say whether a balancer sees every server UP."""
+    return set(balancer_stats.statuses(balancer).values()) == {"UP"}
+
+
 def given(deployment: Deployment, connections: int) -> dict[str, int]:
     """Return how many of so many connections, opened in a row, each server was given."""
-    before = balancer_stats.sessions(deployment.balancer)
+    before = balancer_stats.sessions(deployment)
     with ExitStack() as open_connections:
         for _ in range(connections):
             open_connections.enter_context(connect(deployment))
-        after = balancer_stats.sessions(deployment.balancer)
+        after = balancer_stats.sessions(deployment)
     return {name: after[name] - before[name] for name in after}
 
 

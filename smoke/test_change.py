@@ -14,7 +14,7 @@ from smoke.history import Kind
 from smoke.judge import Verdict
 from smoke.stream import RATE, flowing
 
-pytestmark = pytest.mark.disruptive
+pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
 
 # Rolling three nodes takes a minute or two where they share two cores with the suite.
 ROLLING = pytest.mark.timeout(600)

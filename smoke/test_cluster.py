@@ -12,9 +12,8 @@ from smoke.deployment import Deployment
 
 
 def test_every_node_reports_the_same_members_all_running(deployment: Deployment) -> None:
-    members = {node.nodename: True for node in deployment.nodes}
-
     for node in deployment.nodes:
+        members = {peer.nodename: True for peer in deployment.peers(node)}
         assert management.running(deployment, node) == members, f"as seen from {node.name}"
 
 
@@ -27,14 +26,13 @@ def test_the_balancer_reports_every_server_up(deployment: Deployment) -> None:
 
 def test_connections_opened_in_a_row_land_evenly_on_the_servers(deployment: Deployment) -> None:
     rounds = 4
-    balancer = deployment.balancer
-    pool = {node.name for node in deployment.nodes} - set(balancer.backup_servers)
-    before = balancer_stats.sessions(balancer)
+    pool = {node.name for node in deployment.nodes} - set(deployment.balancer.backup_servers)
+    before = balancer_stats.sessions(deployment)
 
     with ExitStack() as open_connections:
         for _ in range(rounds * len(pool)):
             open_connections.enter_context(connect(deployment))
-        after = balancer_stats.sessions(balancer)
+        after = balancer_stats.sessions(deployment)
 
     given = {name: after[name] - before[name] for name in after}
     assert given == {name: rounds if name in pool else 0 for name in after}
@@ -49,8 +47,8 @@ def connect(deployment: Deployment, password: str | None = None) -> pika.Blockin
     """Open a connection through the balancer."""
     return pika.BlockingConnection(
         pika.ConnectionParameters(
-            deployment.balancer.address,
-            deployment.balancer.port,
+            deployment.endpoint.host,
+            deployment.endpoint.port,
             credentials=pika.PlainCredentials(deployment.user, password or deployment.password),
         )
     )

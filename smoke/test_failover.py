@@ -11,14 +11,14 @@ from functools import partial
 import pytest
 
 from smoke import balancer_stats, management
-from smoke.deployment import PROJECT, Deployment, Node
+from smoke.deployment import PROJECT, Balancer, Deployment, Node
 from smoke.history import Kind
 from smoke.judge import Verdict
 from smoke.stream import RATE, flowing
 from smoke.topology import QueueType, Topology
 from smoke.waiting import eventually
 
-pytestmark = pytest.mark.disruptive
+pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
 
 Record = Callable[[Verdict], None]
 
@@ -107,9 +107,9 @@ def test_all_nodes_are_stopped_and_started_again(deployment: Deployment, record:
 def test_the_standard_consumer_dies_from_the_same_stop(deployment: Deployment) -> None:
     """The control: if this one lives, the faults above were none."""
     topology = Topology("smoke-standard", "smoke-standard", "smoke-standard")
-    balancer = deployment.balancer
+    endpoint = deployment.endpoint
     with subprocess.Popen(
-        [sys.executable, "smoke/standard_consumer.py", balancer.address, str(balancer.port), "--user", deployment.user]
+        [sys.executable, "smoke/standard_consumer.py", endpoint.host, str(endpoint.port), "--user", deployment.user]
         + [f"--{option}={topology.queue}" for option in ("exchange", "queue", "routing-key")],
         cwd=PROJECT,
         env={"RABBITMQ_PASSWORD": deployment.password},
@@ -134,12 +134,16 @@ def test_the_standard_consumer_dies_from_the_same_stop(deployment: Deployment) -
 
 def assert_down(deployment: Deployment, node: Node) -> None:
     """Insist that a stop had an effect: the balancer's check fails, and a surviving node misses the stopped one."""
-    balancer = deployment.balancer
-    eventually(
-        lambda: balancer_stats.statuses(balancer)[node.name] == "DOWN",
-        within=balancer.detection.refused_max + 2,
-        what=f"the balancer marks {node.name} DOWN",
-    )
+    for balancer in deployment.balancers:
+        eventually(
+            partial(_is_down, balancer, node),
+            within=balancer.detection.refused_max + 2,
+            what=f"{balancer.name} marks {node.name} DOWN",
+        )
+
+
+def _is_down(balancer: Balancer, node: Node) -> bool:
+    return balancer_stats.statuses(balancer)[node.name] == "DOWN"
 
 
 def leader_from(deployment: Deployment, node: Node, topology: Topology) -> str:

@@ -1,0 +1,84 @@
+"""A run of site.yml that is killed at the worst moments, and the next one that has to complete it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from smoke import balancer_stats
+from smoke.deployment import PROJECT, Deployment
+from smoke.history import Kind
+from smoke.judge import Verdict
+from smoke.stream import RATE, flowing
+from smoke.test_change import changes, uptimes
+
+pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.timeout(900)]
+
+# What the killed runs were about to do, as Ansible announces it; each run goes on where the one before was killed.
+MOMENTS = (
+    "drain | Move its queue leaders",
+    "stopped | Let",
+    "start | Start the service",
+    "restart | Let the balancers use it again",
+)
+CHANGE = {"rabbitmq_settings": {"channel_max": 1500}}
+
+
+def test_a_run_that_is_killed_at_any_point_is_completed_by_the_next_one(
+    deployment: Deployment, record: Callable[[Verdict], None]
+) -> None:
+    with flowing(deployment) as stream:
+        begin = time.monotonic()
+        started = uptimes(deployment)
+        try:
+            for moment in MOMENTS:
+                killed_at(deployment, moment)
+            deployment.playbook("site", extra=CHANGE)
+            elapsed = (time.monotonic() - begin) * 1000
+            forgotten = [name for name, now in uptimes(deployment).items() if now >= started[name] + elapsed]
+            assert forgotten == [], "these nodes were not restarted"
+            for balancer in deployment.balancers:
+                assert set(balancer_stats.statuses(balancer).values()) == {"UP"}, "a server was left out of the pool"
+            assert changes(deployment.playbook("site", extra=CHANGE)) == set(), "something was left to do"
+        finally:
+            deployment.playbook("site")
+        stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow after the change")
+        stream.finish()
+        record(stream.verdict(since=begin))
+
+
+def killed_at(deployment: Deployment, moment: str) -> None:
+    """Run site.yml, and kill it with all its workers when it announces a task.
+
+    Raises:
+        AssertionError: it ended without announcing it.
+    """
+    with subprocess.Popen(
+        deployment.command("site", extra=CHANGE),
+        cwd=PROJECT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        assert run.stdout is not None
+        # A run that hangs before the moment must not hang the suite.
+        watchdog = threading.Timer(300, os.killpg, (run.pid, signal.SIGKILL))
+        watchdog.start()
+        printed = []
+        try:
+            for line in run.stdout:
+                printed.append(line)
+                if line.startswith("TASK") and moment in line:
+                    os.killpg(run.pid, signal.SIGKILL)
+                    return
+        finally:
+            watchdog.cancel()
+    raise AssertionError(f"the run ended before {moment!r}:\n{''.join(printed[-40:])}")
