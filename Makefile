@@ -6,7 +6,7 @@ PLAYBOOK   = $(BIN)/ansible-playbook --inventory $(INVENTORY)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy test check smoke destroy lint unit docs lock
+.PHONY: help deploy test check smoke destroy lab unlab molecule lint unit docs lock
 
 help:     ## List the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -14,8 +14,9 @@ help:     ## List the targets
 deploy: $(BIN)/installed  ## Make the deployment what the inventory says; safe to run again
 	$(PLAYBOOK) playbooks/site.yml
 
-test: check deploy  ## Everything that proves the project: lint, unit tests, deploy, smoke suite
+test: check deploy  ## Everything that proves the project: lint, unit tests, deploy, smoke suite, the lab
 	$(BIN)/pytest smoke --inventory $(INVENTORY)
+	$(BIN)/molecule test
 
 check: lint unit  ## The fast loop: lint and unit tests
 
@@ -24,6 +25,16 @@ smoke: $(BIN)/installed  ## Break a deployment on purpose and count what its cli
 
 destroy: $(BIN)/installed  ## Remove the deployment: nodes, data and processes; the packages stay
 	$(PLAYBOOK) playbooks/destroy.yml
+
+lab: $(BIN)/installed  ## Deploy on five hosts, systemd containers of this machine, and leave them running
+	$(BIN)/ansible-playbook --inventory inventory/lab molecule/shared/create.yml
+	$(BIN)/ansible-playbook --inventory inventory/lab playbooks/site.yml
+
+unlab: $(BIN)/installed  ## Remove the lab: hosts, network, secrets
+	$(BIN)/ansible-playbook --inventory inventory/lab molecule/shared/destroy.yml
+
+molecule: $(BIN)/installed  ## Every scenario of the lab, one after the other
+	$(BIN)/molecule test --all
 
 lint: $(BIN)/installed  ## Style and types
 	$(BIN)/yamllint --strict .
