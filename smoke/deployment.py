@@ -72,8 +72,10 @@ class Deployment:
         inventory: its path; None is the one that ansible.cfg names.
         nodes: in the order of the inventory.
         balancers: in the order of the inventory.
-        user: AMQP and management user.
+        user: as whom clients log in.
         password: of that user.
+        management_user: an administrator, as whom nodes are asked.
+        management_password: of that user.
         may_disrupt: the inventory allows tests to stop things.
     """
 
@@ -82,6 +84,8 @@ class Deployment:
     balancers: tuple[Balancer, ...]
     user: str
     password: str = field(repr=False)
+    management_user: str
+    management_password: str = field(repr=False)
     may_disrupt: bool
 
     @classmethod
@@ -101,6 +105,8 @@ class Deployment:
             balancers=tuple(_balancer(balancer) for balancer in described["balancers"]),
             user=described["user"],
             password=described["password"],
+            management_user=described["management_user"],
+            management_password=described["management_password"],
             may_disrupt=described["may_disrupt"],
         )
 
