@@ -76,8 +76,10 @@ class Deployment:
         nodes: in the order of the inventory.
         balancers: in the order of the inventory.
         vip: the virtual address in front of the balancers, empty if there is none.
-        user: AMQP and management user.
+        user: as whom clients log in.
         password: of that user.
+        management_user: an administrator, as whom nodes are asked.
+        management_password: of that user.
         may_disrupt: the inventory allows tests to stop things.
     """
 
@@ -89,6 +91,8 @@ class Deployment:
     vip: str
     user: str
     password: str = field(repr=False)
+    management_user: str
+    management_password: str = field(repr=False)
     may_disrupt: bool
 
     @classmethod
@@ -112,6 +116,8 @@ class Deployment:
                 vip=pool["vip"],
                 user=pool["user"],
                 password=pool["password"],
+                management_user=pool["management_user"],
+                management_password=pool["management_password"],
                 may_disrupt=pool["may_disrupt"],
             )
             for pool in pools

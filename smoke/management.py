@@ -83,7 +83,8 @@ def close_connection(deployment: Deployment, name: str) -> None:
 
 
 def _request(deployment: Deployment, node: Node, method: str, path: str) -> bytes:
-    credentials = base64.b64encode(f"{deployment.user}:{deployment.password}".encode()).decode()
+    login = f"{deployment.management_user}:{deployment.management_password}"
+    credentials = base64.b64encode(login.encode()).decode()
     request = Request(
         f"http://{node.address}:{node.management_port}/api/{path}",
         method=method,
