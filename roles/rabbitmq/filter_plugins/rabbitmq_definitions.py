@@ -188,10 +188,11 @@ def rabbitmq_difference(wanted: Objects, there: Objects) -> dict[str, Any]:
     Returns:
         import: a definitions document of those that are missing or differ, complete with what else they hold;
         remove: names of users to remove;
+        queue_types: vhosts that are there with another default queue type, and the one that they should have;
         changes: a line for each, which shows no value.
     """
     due: dict[str, list[dict[str, Any]]] = {}
-    changes = []
+    changes, queue_types = [], []
     for kind_name, kind in KINDS.items():
         present = {kind.identity(thing): thing for thing in there.get(kind_name) or []}
         for thing in wanted.get(kind_name) or []:
@@ -202,10 +203,12 @@ def rabbitmq_difference(wanted: Objects, there: Objects) -> dict[str, Any]:
                 due.setdefault(kind_name, []).append(new)
                 what = "missing" if old is None else f"differs in {', '.join(differing)}"
                 changes.append(f"{kind.name(thing)}: {what}")
+            if kind_name == "vhosts" and "default_queue_type" in differing:
+                queue_types.append({"name": new["name"], "type": new["default_queue_type"]})
     is_wanted = any(user["name"] == "guest" for user in wanted.get("users") or [])
     remove = [] if is_wanted else [user["name"] for user in there.get("users") or [] if user["name"] == "guest"]
     changes += [f"user {name}: to be removed" for name in remove]
-    return {"import": due, "remove": remove, "changes": changes}
+    return {"import": due, "remove": remove, "queue_types": queue_types, "changes": changes}
 
 
 def _complete(kind_name: str, wanted: Object, there: Object | None) -> dict[str, Any]:
