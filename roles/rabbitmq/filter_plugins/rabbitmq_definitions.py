@@ -1,7 +1,7 @@
 """Filters over what lives inside a cluster: users, vhosts, permissions, policies, parameters.
 
-Wanted objects have the shape of a definitions document (RabbitMQ documentation, "Definition Export and Import"), except that
-a user has a password and no hash.
+Wanted objects have the shape of a definitions document (RabbitMQ documentation, "Definition Export and Import"), except
+that a user has a password and no hash.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHA256 = "rabbit_password_hashing_sha256"
 HASHES = {SHA256: "sha256", "rabbit_password_hashing_sha512": "sha512", "rabbit_password_hashing_md5": "md5"}
 SALT = 4
 TEXTS = ("password", "configure", "write", "read", "pattern")
-# What a vhost holds in its metadata. Only there does every version read it from (3.10 and 4.0 ignore it beside the name).
+# What a vhost holds in its metadata, the one place where every version reads it (3.10 and 4.0 ignore it beside the name).
 METADATA = ("description", "tags", "default_queue_type")
 
 
@@ -33,8 +33,7 @@ class Kind:
         title: how a message names one, made of the fields of its key.
         key: the fields that tell one from another.
         required: the fields that it must have besides.
-        optional: the fields that it may have, with what the broker takes for one that is missing; None: nothing, or what it
-            has already.
+        optional: the fields that it may have, with what is wanted where one is missing; None: what the broker has.
     """
 
     title: str
@@ -75,7 +74,7 @@ KINDS = {
 
 
 def rabbitmq_merged(own: Objects, standard: Objects) -> dict[str, list[dict[str, Any]]]:
-    """Put objects over others: one that both name keeps the fields that only one has. Missing fields get their default."""
+    """Put objects over others. One that both name has the fields of both; a missing field gets its default."""
     merged = {}
     for kind_name, kind in KINDS.items():
         by_identity: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -93,8 +92,8 @@ def rabbitmq_refusals(own: Objects, standard: Objects, logins: Iterable[Object],
     Args:
         own: the ones of the inventory.
         standard: those that they are put over.
-        logins: which of the users the project itself logs in as: variable (without _user and _password), user, password,
-            and tags, of which the user needs one.
+        logins: the users as whom the project itself logs in: variable (without _user and _password), user, password, and
+            tags, of which the user needs one.
         loopback: the broker can only be reached from its own machine.
     """
     shape = [*_shape_refusals(own)]
