@@ -21,7 +21,7 @@ SHA256 = "rabbit_password_hashing_sha256"
 HASHES = {SHA256: "sha256", "rabbit_password_hashing_sha512": "sha512", "rabbit_password_hashing_md5": "md5"}
 SALT = 4
 TEXTS = ("password", "configure", "write", "read", "pattern")
-# What a vhost holds in its metadata, the one place where every version reads it (3.10 and 4.0 ignore it beside the name).
+# What a vhost holds in its metadata, where every version reads it; 3.10 and 4.0 ignore the last one beside the name.
 METADATA = ("description", "tags", "default_queue_type")
 
 
@@ -92,8 +92,8 @@ def rabbitmq_refusals(own: Objects, standard: Objects, logins: Iterable[Object],
     Args:
         own: the ones of the inventory.
         standard: those that they are put over.
-        logins: the users as whom the project itself logs in: variable (without _user and _password), user, password, and
-            tags, of which the user needs one.
+        logins: the users as whom the project itself logs in: variable (without _user and _password), user, password,
+            and tags, of which the user needs one.
         loopback: the broker can only be reached from its own machine.
     """
     shape = [*_shape_refusals(own)]
@@ -118,19 +118,18 @@ def _shape_refusals(own: Objects) -> Iterable[str]:
             yield f"{kind_name} must be a list of mappings"
             continue
         known = (*kind.key, *kind.required, *kind.optional)
+        seen = set()
         for number, thing in enumerate(things, start=1):
             unnamed = [part for part in kind.key if not _is_text(thing.get(part))]
             if unnamed:
                 yield f"entry {number} of {kind_name} needs {' and '.join(unnamed)}, as text"
                 continue
+            if kind.identity(thing) in seen:
+                yield f"{kind.name(thing)} is named twice"
+            seen.add(kind.identity(thing))
             for unknown in [name for name in thing if name not in known]:
                 hint = " (give its password)" if unknown == "password_hash" else ""
                 yield f"{kind.name(thing)} has {unknown}, which is none of {', '.join(known)}{hint}"
-        identities = [kind.identity(thing) for thing in things]
-        for thing in things:
-            if all(map(_is_text, kind.identity(thing))) and identities.count(kind.identity(thing)) > 1:
-                identities.remove(kind.identity(thing))
-                yield f"{kind.name(thing)} is named twice"
 
 
 def _field_refusals(wanted: Objects) -> Iterable[str]:
