@@ -177,6 +177,18 @@ def test_a_cookie_of_erlangs_own_shape_is_refused_without_showing_it(preflight: 
     assert cookie not in run.output
 
 
+def test_objects_that_cannot_be_are_refused_in_one_message_without_a_secret(preflight: RunPreflight) -> None:
+    users = [{"name": "guest", "password": "guest", "tags": ["administrator"]}, {"name": "shop", "password": 987654321}]
+    permissions = [{"user": "guest", "vhost": "nowhere", "configure": "", "write": "", "read": ""}]
+    run = preflight(rabbitmq_objects={"users": users, "permissions": permissions})
+    run.assert_refused(
+        "rabbitmq_objects cannot be used",
+        "user shop has a password that is no text; quote it",
+        "permissions of guest in nowhere: the vhost nowhere is not among the vhosts",
+    )
+    assert "987654321" not in run.output
+
+
 def test_a_distribution_that_nobody_has_tried_is_refused(preflight: RunPreflight) -> None:
     run = preflight(deployment_distributions=["Debian 99"])
     assert run.status != 0

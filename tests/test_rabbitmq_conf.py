@@ -34,12 +34,14 @@ VERSIONS = (
 
 # Which of them know a key or an endpoint; written down from the release notes, not from roles/rabbitmq/vars.
 BEFORE_KHEPRI_ALONE = {version for version in VERSIONS if not version.startswith("4.3.")}
+FROM_3_12 = set(VERSIONS[2:])
 FROM_3_13 = set(VERSIONS[3:])
 FROM_4_0 = set(VERSIONS[4:])
 FROM_4_1_1 = set(VERSIONS[6:])
 FROM_4_1_2 = set(VERSIONS[7:])
 KEYS_OF_SOME_VERSIONS = {
     "cluster_partition_handling": BEFORE_KHEPRI_ALONE,
+    "default_queue_type": FROM_3_12,
     "cluster_formation.discovery_retry_limit": FROM_3_13,
     "cluster_formation.discovery_retry_interval": FROM_3_13,
     "anonymous_login_user": FROM_4_0,
@@ -155,10 +157,13 @@ def test_further_settings_are_written_last_and_sorted_by_key() -> None:
 
 
 @pytest.mark.parametrize("template", ["rabbitmq.conf", "rabbitmq-env.conf", "enabled_plugins"])
-def test_no_file_that_is_compared_or_shown_holds_the_cookie(template: str) -> None:
+def test_no_file_that_is_compared_or_shown_holds_a_secret(template: str) -> None:
     secrets = {
         "rabbitmq_deployed_version": "4.3.6",
         "rabbitmq_erlang_cookie": "zz-cookie-zz",
+        "rabbitmq_admin_password": "zz-admin-zz",
+        "rabbitmq_app_password": "zz-app-zz",
+        "rabbitmq_monitoring_password": "zz-monitoring-zz",
         "smoke_password": "zz-password-zz",
     }
     assert "zz-" not in render(template, "rabbitmq", NODE | secrets)

@@ -1,7 +1,7 @@
 """Asks the management API of the node on whose host a task runs: GET, and nothing else.
 
-A module costs its host half a second of CPU for each question, and a command line is shown to everybody there. So a small
-program goes to the host's Python through standard input, with the password in it, as Ansible's own modules do.
+A module costs its host half a second of CPU for each question, and a command line is shown to everybody there. So a
+small program goes to the host's Python through standard input, with the password in it, as Ansible's own modules do.
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     Arguments:
         host, port: of the management API, as seen from the host of the task.
-        login: "admin" asks as the user in rabbitmq_admin_user with rabbitmq_admin_password, and so on. The password is no
-            argument because Ansible can be told to show those.
+        login: "admin" asks as the user in rabbitmq_admin_user with rabbitmq_admin_password, and so on. The password is
+            no argument because Ansible can be told to show those.
         path, paths: what to ask below /api/, one or several.
-        until: a condition over `answer` (or `answers`, by path) to wait for; without it, for status 200.
+        until: a condition over `answer` (of one path) or `answers` (of several, by path), which is waited for; without
+            it, status 200 is.
         within: seconds to wait. 0 asks once.
 
-    Results: status, reason, answer (of path), answers (by path), and met: whether the condition came true. That it did not
-    is no failure, so that the caller can say what was missing; that there is no answer, or none for this user, is one.
+    Results: status, reason, answer or answers, and met: whether the condition came true. That it did not is no failure,
+    so that the caller can say what was missing; that there is no answer, or none for this user, is one.
     """
 
     TRANSFERS_FILES = False
@@ -59,14 +60,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask, until the answer is what is waited for."""
-        result = super().run(tmp, task_vars)
+        result: dict[str, Any] = super().run(tmp, task_vars)
         args = self._task.args
-        paths = args["paths"] if "paths" in args else [args["path"]]
+        paths = [args["path"]] if "path" in args else args["paths"]
         deadline = time.monotonic() + float(args.get("within", 0))
         while True:
             found = self._ask(args["host"], int(args["port"]), args["login"], paths)
-            if len(paths) == 1:
-                found["answer"] = found["answers"].get(paths[0])
+            if "path" in args:
+                found["answer"] = found.pop("answers").get(args["path"])
             found["met"] = found["status"] == 200 and self._holds(args.get("until"), found)
             # Nobody becomes a user by waiting.
             if found["met"] or found["status"] in (401, 403) or time.monotonic() >= deadline:

@@ -1,7 +1,7 @@
 """Filters over what lives inside a cluster: users, vhosts, permissions, policies, parameters.
 
-Wanted objects have the shape of a definitions document (RabbitMQ documentation, "Definition Export and Import"), except that
-a user has a password and no hash.
+Wanted objects have the shape of a definitions document (RabbitMQ documentation, "Definition Export and Import"), except
+that a user has a password and no hash.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHA256 = "rabbit_password_hashing_sha256"
 HASHES = {SHA256: "sha256", "rabbit_password_hashing_sha512": "sha512", "rabbit_password_hashing_md5": "md5"}
 SALT = 4
 TEXTS = ("password", "configure", "write", "read", "pattern")
-# What a vhost holds in its metadata. Only there does every version read it from (3.10 and 4.0 ignore it beside the name).
+# What a vhost holds in its metadata, where every version reads it; 3.10 and 4.0 ignore the last one beside the name.
 METADATA = ("description", "tags", "default_queue_type")
 
 
@@ -33,8 +33,7 @@ class Kind:
         title: how a message names one, made of the fields of its key.
         key: the fields that tell one from another.
         required: the fields that it must have besides.
-        optional: the fields that it may have, with what the broker takes for one that is missing; None: nothing, or what it
-            has already.
+        optional: the fields that it may have, with what is wanted where one is missing; None: what the broker has.
     """
 
     title: str
@@ -75,7 +74,7 @@ KINDS = {
 
 
 def rabbitmq_merged(own: Objects, standard: Objects) -> dict[str, list[dict[str, Any]]]:
-    """Put objects over others: one that both name keeps the fields that only one has. Missing fields get their default."""
+    """Put objects over others. One that both name has the fields of both; a missing field gets its default."""
     merged = {}
     for kind_name, kind in KINDS.items():
         by_identity: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -93,7 +92,7 @@ def rabbitmq_refusals(own: Objects, standard: Objects, logins: Iterable[Object],
     Args:
         own: the ones of the inventory.
         standard: those that they are put over.
-        logins: which of the users the project itself logs in as: variable (without _user and _password), user, password,
+        logins: the users as whom the project itself logs in: variable (without _user and _password), user, password,
             and tags, of which the user needs one.
         loopback: the broker can only be reached from its own machine.
     """
@@ -119,19 +118,18 @@ def _shape_refusals(own: Objects) -> Iterable[str]:
             yield f"{kind_name} must be a list of mappings"
             continue
         known = (*kind.key, *kind.required, *kind.optional)
+        seen = set()
         for number, thing in enumerate(things, start=1):
             unnamed = [part for part in kind.key if not _is_text(thing.get(part))]
             if unnamed:
                 yield f"entry {number} of {kind_name} needs {' and '.join(unnamed)}, as text"
                 continue
+            if kind.identity(thing) in seen:
+                yield f"{kind.name(thing)} is named twice"
+            seen.add(kind.identity(thing))
             for unknown in [name for name in thing if name not in known]:
                 hint = " (give its password)" if unknown == "password_hash" else ""
                 yield f"{kind.name(thing)} has {unknown}, which is none of {', '.join(known)}{hint}"
-        identities = [kind.identity(thing) for thing in things]
-        for thing in things:
-            if all(map(_is_text, kind.identity(thing))) and identities.count(kind.identity(thing)) > 1:
-                identities.remove(kind.identity(thing))
-                yield f"{kind.name(thing)} is named twice"
 
 
 def _field_refusals(wanted: Objects) -> Iterable[str]:
@@ -188,10 +186,11 @@ def rabbitmq_difference(wanted: Objects, there: Objects) -> dict[str, Any]:
     Returns:
         import: a definitions document of those that are missing or differ, complete with what else they hold;
         remove: names of users to remove;
+        queue_types: vhosts that are there with another default queue type, and the one that they should have;
         changes: a line for each, which shows no value.
     """
     due: dict[str, list[dict[str, Any]]] = {}
-    changes = []
+    changes, queue_types = [], []
     for kind_name, kind in KINDS.items():
         present = {kind.identity(thing): thing for thing in there.get(kind_name) or []}
         for thing in wanted.get(kind_name) or []:
@@ -202,10 +201,12 @@ def rabbitmq_difference(wanted: Objects, there: Objects) -> dict[str, Any]:
                 due.setdefault(kind_name, []).append(new)
                 what = "missing" if old is None else f"differs in {', '.join(differing)}"
                 changes.append(f"{kind.name(thing)}: {what}")
+            if kind_name == "vhosts" and "default_queue_type" in differing:
+                queue_types.append({"name": new["name"], "type": new["default_queue_type"]})
     is_wanted = any(user["name"] == "guest" for user in wanted.get("users") or [])
     remove = [] if is_wanted else [user["name"] for user in there.get("users") or [] if user["name"] == "guest"]
     changes += [f"user {name}: to be removed" for name in remove]
-    return {"import": due, "remove": remove, "changes": changes}
+    return {"import": due, "remove": remove, "queue_types": queue_types, "changes": changes}
 
 
 def _complete(kind_name: str, wanted: Object, there: Object | None) -> dict[str, Any]:
