@@ -44,8 +44,16 @@ def row(name: str, option: dict[str, Any], default: object) -> str:
     meaning = " ".join(text if isinstance(text, list) else [text])
     if "choices" in option:
         meaning += " One of " + ", ".join(f"`{choice}`" for choice in option["choices"]) + "."
+    if "options" in option:
+        meaning += " In each element: " + "; ".join(part(*item) for item in option["options"].items()) + "."
     shown = "required" if option.get("required") else "" if "{{" in str(default) else f"`{yaml_value(default)}`"
     return f"| `{name}` | {option['type']} | {shown} | {plain(meaning)} |"
+
+
+def part(name: str, option: dict[str, Any]) -> str:
+    """Return what one key of an element means, with its default."""
+    shown = "required" if option.get("required") else f"`{yaml_value(option['default'])}`"
+    return f"`{name}` ({shown}): {option['description'].rstrip('.')}"
 
 
 def yaml_value(value: object) -> str:

@@ -203,7 +203,7 @@ class Deployment:
         if not self.vip:
             return self.balancer
         for balancer in self.balancers:
-            if f" {self.vip}/" in self.run(balancer, "ip -oneline address"):
+            if f" {self.vip}/" in self.run(balancer, "ip -color=never -oneline address"):
                 return balancer
         raise AssertionError(f"no balancer holds {self.vip}")
 

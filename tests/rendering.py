@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
+from ansible.plugins.loader import add_all_plugin_dirs, init_plugin_loader
 from ansible.template import Templar, generate_ansible_template_vars, trust_as_template
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
@@ -85,6 +85,9 @@ def setting_lines(text: str) -> Iterable[str]:
 def _loader() -> DataLoader:
     # Where Ansible finds filters of collections, such as community.general.version_sort. Once for each process.
     init_plugin_loader()
+    # And the filters of our roles, which Ansible finds when it loads a role.
+    for role in ROLES:
+        add_all_plugin_dirs(str(ROOT / "roles" / role))
     _compile_each_text_once()
     return DataLoader()
 

@@ -159,6 +159,32 @@ def test_a_version_that_yaml_takes_for_a_number_is_refused(preflight: RunPreflig
     preflight(rabbitmq_version=4.0).assert_refused("rabbitmq_version is 4.0", "Quote it")
 
 
+def test_a_repository_without_a_signing_key_is_refused(preflight: RunPreflight) -> None:
+    repository = {
+        "name": "mirror",
+        "uris": ["http://mirror.example/debian"],
+        "suites": ["./"],
+        "signed_by": "",
+        "pins": ["origin mirror.example"],
+    }
+    preflight(rabbitmq_package_source="custom", rabbitmq_apt_repositories=[repository]).assert_refused(
+        "rabbitmq_apt_repositories: signed_by of mirror gives no signing key", "not signed is not used"
+    )
+
+
+def test_an_option_that_would_trust_a_repository_blindly_is_refused(preflight: RunPreflight) -> None:
+    repository = {"name": "mirror", "uris": [], "suites": [], "signed_by": "", "pins": [], "trusted": True}
+    preflight(rabbitmq_package_source="custom", rabbitmq_apt_repositories=[repository]).assert_refused(
+        "rabbitmq_apt_repositories", "trusted"
+    )
+
+
+def test_a_source_without_repositories_is_refused(preflight: RunPreflight) -> None:
+    preflight(rabbitmq_package_source="custom").assert_refused(
+        "rabbitmq_package_source is custom and rabbitmq_apt_repositories has 0 elements"
+    )
+
+
 def test_times_and_counts_that_are_not_positive_are_refused_each_by_its_name(preflight: RunPreflight) -> None:
     run = preflight(haproxy_check_rise=0, haproxy_check_fall=-1, haproxy_check_inter=0)
     assert run.status != 0
