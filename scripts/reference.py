@@ -14,7 +14,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 REFERENCE = PROJECT / "docs" / "variables.md"
-ROLES = ("rabbitmq", "haproxy", "service")
+ROLES = ("rabbitmq", "haproxy", "keepalived", "firewall", "service")
 
 HEAD = """# Variables
 

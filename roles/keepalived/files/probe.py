@@ -33,16 +33,7 @@ def advert(packet: bytes) -> tuple[str, int] | None:
 def arp_probe(mac: bytes, address: str) -> bytes:
     """Return the frame that asks who has an address, without claiming one."""
     request = struct.pack("!HHBBH", 1, 0x0800, 6, 4, ARP_REQUEST)
-    return (
-        BROADCAST
-        + mac
-        + struct.pack("!H", ARP)
-        + request
-        + mac
-        + bytes(4)
-        + bytes(6)
-        + socket.inet_aton(address)
-    )
+    return BROADCAST + mac + struct.pack("!H", ARP) + request + mac + bytes(4) + bytes(6) + socket.inet_aton(address)
 
 
 def arp_reply(frame: bytes) -> tuple[str, str] | None:
