@@ -55,7 +55,7 @@ def probe(interface: str, vip: str, vrid: int, seconds: float, balancers: list[s
 
     speakers: set[str] = set()
     # Balancers count as themselves by their MAC: it is one of them that may have the address already.
-    macs: dict[str, set[str]] = {balancer: set() for balancer in balancers} | {vip: set()}
+    macs: dict[str, set[str]] = {address: set() for address in [*balancers, vip]}
     started = time.monotonic()
     ask_at = started
     while (now := time.monotonic()) < started + seconds:
