@@ -196,8 +196,8 @@ def test_no_secret_of_the_inventory_reaches_the_balancer(check: str) -> None:
     assert not re.search("zz-|password|cookie|authorization", text, re.IGNORECASE)
 
 
-# Another value for every option of the role but haproxy_servers, which changes the file, and no process has to be reloaded
-# for it. Those of the second table change nothing in the file.
+# Another value for every option of the role. Those of the second table change nothing in the file. haproxy_servers is
+# in neither: it changes the file, but no process has to be reloaded for it.
 OTHER_VALUES: dict[str, Any] = {
     "haproxy_broker_version": "4.0.5",
     "haproxy_section": "other",
