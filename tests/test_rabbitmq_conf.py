@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import GOLDEN, CompareWithGolden
-from tests.rendering import evaluate, inventory_variables, render, role_variables, setting_lines
+from tests.rendering import ROOT, evaluate, inventory_variables, read_trusted, render, role_variables, setting_lines
 
 NODES = ["rabbit@broker1", "rabbit@broker2", "rabbit@broker3"]
 NODE: dict[str, Any] = {
@@ -186,6 +186,35 @@ def test_the_hosts_file_has_the_short_name_of_a_long_one_as_well() -> None:
     assert render("hosts", "rabbitmq", NODE | {"rabbitmq_cluster_hosts": hosts}) == (
         "10.0.0.11 broker1\n10.0.0.12 broker2.example.com broker2\n"
     )
+
+
+HOSTS = [{"name": f"broker{n}", "address": f"10.0.0.1{n}"} for n in (1, 2, 3)]
+BLOCK = """\
+# BEGIN nodes of rabbitmq (Rabbitproof)
+10.0.0.11 broker1
+10.0.0.12 broker2
+10.0.0.13 broker3
+# END nodes of rabbitmq (Rabbitproof)
+127.0.0.1 localhost
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "due"),
+    [
+        (BLOCK, False),
+        (BLOCK.replace("\n", "\r\n"), False),
+        ("127.0.0.1 localhost\n", True),
+        (BLOCK.replace("10.0.0.13 broker3\n", ""), True),
+        (BLOCK.replace("# END", "10.0.0.14 broker4\n# END"), True),
+        (BLOCK.replace("broker3", "broker30"), True),
+    ],
+    ids=["same", "crlf", "none", "less", "more", "longer"],
+)
+def test_the_hosts_file_is_written_when_it_has_other_nodes(there: str, due: bool) -> None:
+    (_, task) = read_trusted(ROOT / "roles/rabbitmq/tasks/names.yml")
+    variables = NODE | task["vars"] | {"rabbitmq_cluster_hosts": HOSTS, "__rabbitmq_hosts": {"stdout": there}}
+    assert evaluate(task["when"], "rabbitmq", variables) == due
 
 
 def mappings() -> list[str]:
