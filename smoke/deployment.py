@@ -75,6 +75,7 @@ class Deployment:
         alone: the inventory describes nothing else.
         nodes: in the order of the inventory.
         balancers: in the order of the inventory.
+        spares: inventory names of hosts that have nothing yet and may become nodes.
         vip: the virtual address in front of the balancers, empty if there is none.
         user: as whom clients log in.
         password: of that user.
@@ -88,6 +89,7 @@ class Deployment:
     alone: bool
     nodes: tuple[Node, ...]
     balancers: tuple[Balancer, ...]
+    spares: tuple[str, ...]
     vip: str
     user: str
     password: str = field(repr=False)
@@ -113,6 +115,7 @@ class Deployment:
                 alone=len(pools) == 1,
                 nodes=tuple(Node(**node) for node in pool["nodes"]),
                 balancers=tuple(_balancer(balancer) for balancer in pool["balancers"]),
+                spares=tuple(pool["spares"]),
                 vip=pool["vip"],
                 user=pool["user"],
                 password=pool["password"],

@@ -1,0 +1,74 @@
+"""A cluster that grows by two nodes and gives them up again, and what its clients and its balancers notice of that."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from smoke import balancer_stats
+from smoke.deployment import Balancer, Deployment
+from smoke.history import Kind
+from smoke.judge import Verdict
+from smoke.stream import RATE, flowing
+from smoke.test_change import changes, uptimes
+
+pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def grown(deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
+    """The deployment with its spare hosts as nodes; the spares are bare again after the test."""
+    if not deployment.spares:
+        pytest.skip("needs hosts in the group spare")
+    hosts = tmp_path / "grown.json"
+    names = [*(node.name for node in deployment.nodes), *deployment.spares]
+    nodes: dict[str, dict[str, str]] = {name: {} for name in names}
+    hosts.write_text(json.dumps({"rabbitmq": {"hosts": nodes}}), encoding="utf-8")
+    (grown,) = Deployment.load([*deployment.inventory, str(hosts)])
+    yield grown
+    spares = [node for node in grown.nodes if node.name in deployment.spares]
+    for spare in spares:
+        grown.run(spare, "systemctl disable --now rabbitmq-server; rm -rf /var/lib/rabbitmq/mnesia /etc/rabbitmq/*")
+        grown.run(
+            grown.nodes[0],
+            f"rabbitmqctl forget_cluster_node {spare.nodename} || ! rabbitmqctl cluster_status | grep {spare.nodename}",
+        )
+
+
+def test_new_nodes_join_and_the_balancers_learn_them_without_a_reload(
+    deployment: Deployment, grown: Deployment, record: Callable[[Verdict], None]
+) -> None:
+    names = {node.name: "UP" for node in grown.nodes}
+    with flowing(deployment) as stream:
+        begin = time.monotonic()
+        started = uptimes(deployment)
+        processes = {balancer.name: process(deployment, balancer) for balancer in deployment.balancers}
+
+        grown.playbook("site")
+        for balancer in grown.balancers:
+            assert balancer_stats.statuses(balancer) == names, f"{balancer.name} has not learned the new nodes"
+        assert changes(grown.playbook("site")) == set()
+
+        report = deployment.playbook("site")
+        for name in deployment.spares:
+            assert f"WARNING: rabbit@{name}" in report or f", rabbit@{name}" in report, (
+                "a member was silently forgotten"
+            )
+        for balancer in deployment.balancers:
+            assert set(balancer_stats.statuses(balancer)) == {node.name for node in deployment.nodes}
+            assert process(deployment, balancer) == processes[balancer.name], f"{balancer.name} was reloaded"
+        assert all(now >= started[name] for name, now in uptimes(deployment).items()), "a node was restarted"
+
+        stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow at the end")
+        stream.finish()
+        record(stream.verdict(since=begin))
+
+
+def process(deployment: Deployment, balancer: Balancer) -> str:
+    """Return the number of the process that serves clients: a reload starts another one."""
+    answer = deployment.run(balancer, f"echo show info | socat stdio unix-connect:{balancer.socket} | grep ^Pid:")
+    return next(line for line in answer.splitlines() if line.startswith("Pid:"))
