@@ -1,4 +1,6 @@
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,7 +112,20 @@ def test_every_option_has_a_type(role: str) -> None:
 def calls() -> Iterator[tuple[str, str, str]]:
     """Yield every entry point that a playbook or another role uses: where, role, entry point."""
     for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")]:
-        yield from ((str(path.relative_to(ROOT)), *call) for call in included_roles(read_yaml(path)))
+        for role, entry_point in included_roles(read_yaml(path)):
+            # One task for several verbs: those that the tasks beside it give.
+            given = re.fullmatch(r"{{ (\w+) }}", entry_point)
+            verbs = {entry_point} if given is None else set(values_beside(path, given[1]))
+            yield from ((str(path.relative_to(ROOT)), role, verb) for verb in verbs)
+
+
+def values_beside(path: Path, variable: str) -> list[str]:
+    return [
+        task["vars"][variable]
+        for file in path.parent.glob("*.yml")
+        for task in read_yaml(file) or []
+        if variable in task.get("vars", {})
+    ]
 
 
 def included_roles(node: Any) -> Iterator[tuple[str, str]]:
@@ -135,6 +150,7 @@ def test_every_entry_point_that_is_called_is_specified() -> None:
 def test_the_search_for_calls_finds_those_of_playbooks_and_roles() -> None:
     assert ("playbooks/preflight.yml", "rabbitmq", "validate") in set(calls())
     assert ("roles/rabbitmq/tasks/preflight.yml", "service", "ports") in set(calls())
+    assert {call[2] for call in calls() if call[0] == "roles/haproxy/tasks/service.yml"} == {"define", "inspected"}
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -144,6 +144,28 @@ def test_a_port_that_somebody_else_listens_on_is_refused(preflight: RunPreflight
     )
 
 
+def test_a_name_that_nobody_can_resolve_is_refused(preflight: RunPreflight) -> None:
+    preflight(rabbitmq_nodename="rabbit@no-such-host.invalid").assert_refused(
+        "rabbit_0 cannot resolve no-such-host.invalid", "rabbitmq_hosts_file"
+    )
+
+
+def test_one_vrid_for_two_pools_is_refused(preflight: RunPreflight) -> None:
+    def by_host(zero: object, one: object) -> str:
+        return f"{{{{ '{zero}' if inventory_hostname is match('.*_0') else '{one}' }}}}"
+
+    preflight(
+        nodes=2,
+        balancers=2,
+        service_manager="systemd",
+        ansible_host="127.0.0.1",
+        rabbitmq_cluster_name=by_host("a", "b"),
+        haproxy_port=by_host(5670 + OFFSET, 5671 + OFFSET),
+        haproxy_stats_port=by_host(8100 + OFFSET, 8101 + OFFSET),
+        keepalived_vip=by_host("10.0.0.100/24", "10.0.0.101/24"),
+    ).assert_refused("keepalived_vrid 51 is given to more than one pool of balancers: a, b")
+
+
 def test_an_unknown_balance_algorithm_and_an_unknown_check_are_refused(preflight: RunPreflight) -> None:
     preflight(haproxy_balance="sometimes", haproxy_check="ping").assert_refused(
         "haproxy_balance must be one of: roundrobin, leastconn, got: sometimes",

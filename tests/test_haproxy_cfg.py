@@ -13,7 +13,12 @@ from tests.conftest import GOLDEN, CompareWithGolden
 from tests.rendering import ROOT, inventory_variables, read_yaml, render, role_variables, setting_lines
 
 SERVERS = [{"name": f"broker{n}", "address": f"10.0.0.1{n}", "port": 5672, "management_port": 15672} for n in (1, 2, 3)]
-POOL: dict[str, Any] = {"haproxy_servers": SERVERS, "haproxy_broker_version": "4.3.6"}
+POOL: dict[str, Any] = {
+    "haproxy_servers": SERVERS,
+    "haproxy_broker_version": "4.3.6",
+    "haproxy_section": "rabbitmq_cluster",
+    "haproxy_socket": "/run/haproxy/admin.sock",
+}
 
 # The listing of chapter 6 of "RabbitMQ in Action": check inter 5000 rise 2 fall 3, and nothing faster in between.
 BOOK = {
@@ -51,16 +56,19 @@ def option_space() -> Iterator[dict[str, Any]]:
         yield options | {"haproxy_drop_privileges": options["haproxy_slowstart"] == options["haproxy_server_maxconn"]}
 
 
+def server_lines(text: str) -> list[str]:
+    return [line for line in setting_lines(text) if line.startswith("server ")]
+
+
 def description(text: str) -> str:
     match = re.search(r"^    description ([0-9a-f]{64})$", text, re.MULTILINE)
     assert match, f"no line 'description HASH' in\n{text}"
     return match[1]
 
 
-def local_configuration() -> str:
-    return render(
-        "haproxy.cfg", "haproxy", inventory_variables("balancer", facts={"rabbitmq_deployed_version": "3.10.8"})
-    )
+def local_configuration(**options: Any) -> str:
+    variables = inventory_variables("balancer", facts={"rabbitmq_deployed_version": "3.10.8"})
+    return render("haproxy.cfg", "haproxy", variables | options)
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +77,14 @@ def haproxy() -> str:
     if found is None:
         pytest.fail("haproxy is not installed, so that no configuration can be checked; `make check` installs it")
     return found
+
+
+@pytest.fixture
+def state_file(tmp_path: Path) -> str:
+    """What the service makes of it before each start; without the file HAProxy gives a warning."""
+    path = tmp_path / "server-state"
+    path.write_text("1\n")
+    return str(path)
 
 
 def complaint(haproxy: str, path: Path) -> str:
@@ -82,20 +98,21 @@ def complaint(haproxy: str, path: Path) -> str:
 @pytest.mark.parametrize("balance", BALANCES)
 @pytest.mark.parametrize("check", CHECKS)
 def test_haproxy_accepts_every_combination_of_options_without_a_warning(
-    check: str, balance: str, haproxy: str, tmp_path: Path
+    check: str, balance: str, haproxy: str, state_file: str, tmp_path: Path
 ) -> None:
+    common = {"haproxy_check": check, "haproxy_balance": balance, "haproxy_state_file": state_file}
     files = []
     for number, options in enumerate(option_space()):
         files.append(tmp_path / f"{number}.cfg")
-        files[-1].write_text(configuration(haproxy_check=check, haproxy_balance=balance, **options))
+        files[-1].write_text(configuration(**common, **options))
     with ThreadPoolExecutor(2) as threads:
         complaints = [text for text in threads.map(lambda path: complaint(haproxy, path), files) if text]
     assert not complaints, f"haproxy -c refuses {len(complaints)} of {len(files)}; the first:\n{complaints[0]}"
 
 
-def test_haproxy_accepts_the_local_deployment_without_a_warning(haproxy: str, tmp_path: Path) -> None:
+def test_haproxy_accepts_the_local_deployment_without_a_warning(haproxy: str, state_file: str, tmp_path: Path) -> None:
     path = tmp_path / "haproxy.cfg"
-    path.write_text(local_configuration())
+    path.write_text(local_configuration(haproxy_state_file=state_file))
     assert not complaint(haproxy, path)
 
 
@@ -165,7 +182,7 @@ def test_every_server_line_carries_the_times_of_its_check(check: str) -> None:
         haproxy_backup_servers=["broker2"],
     )
     port = " port 15672" if check == "http" else ""
-    assert [line for line in setting_lines(text) if line.startswith("server ")] == [
+    assert server_lines(text) == [
         f"server broker1 10.0.0.11:5672 check{port} inter 1234ms rise 4 fall 7",
         f"server broker2 10.0.0.12:5672 check{port} inter 1234ms rise 4 fall 7 backup",
         f"server broker3 10.0.0.13:5672 check{port} inter 1234ms rise 4 fall 7",
@@ -179,9 +196,9 @@ def test_no_secret_of_the_inventory_reaches_the_balancer(check: str) -> None:
     assert not re.search("zz-|password|cookie|authorization", text, re.IGNORECASE)
 
 
-# Another value for every option of the role. Those of the second table change nothing in the file.
+# Another value for every option of the role. Those of the second table change nothing in the file. haproxy_servers is
+# in neither: it changes the file, but no process has to be reloaded for it.
 OTHER_VALUES: dict[str, Any] = {
-    "haproxy_servers": SERVERS[:2],
     "haproxy_broker_version": "4.0.5",
     "haproxy_section": "other",
     "haproxy_balance": "leastconn",
@@ -205,6 +222,7 @@ OTHER_VALUES: dict[str, Any] = {
     "haproxy_idle_timeout": 1,
     "haproxy_hard_stop_after": 1,
     "haproxy_socket": "/other.sock",
+    "haproxy_state_file": "/other/server-state",
     "haproxy_log": "/other local0",
     "haproxy_drop_privileges": False,
 }
@@ -227,9 +245,26 @@ def test_an_option_that_is_not_in_the_file_leaves_the_hash_alone(option: str) ->
     assert configuration(**{option: NOT_IN_THE_FILE[option]}) == configuration(), f"{option} would cause a reload"
 
 
+def test_a_further_server_gets_its_line_and_leaves_the_hash_alone() -> None:
+    fourth = {"name": "broker4", "address": "10.0.0.14", "port": 5672, "management_port": 15672}
+    with_fourth = configuration(haproxy_servers=[*SERVERS, fourth])
+    assert description(with_fourth) == description(configuration())
+    assert server_lines(with_fourth)[:3] == server_lines(configuration())
+    assert server_lines(with_fourth)[3].startswith("server broker4 10.0.0.14:5672 check port 15672 ")
+
+
+def test_a_server_less_leaves_the_hash_alone() -> None:
+    assert description(configuration(haproxy_servers=SERVERS[:2])) == description(configuration())
+
+
+def test_the_hash_is_nowhere_but_in_the_description() -> None:
+    text = configuration()
+    assert text.count(description(text)) == 1
+
+
 def test_every_option_is_known_to_change_the_file_or_not() -> None:
     options = read_yaml(ROOT / "roles/haproxy/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert set(OTHER_VALUES) ^ set(NOT_IN_THE_FILE) == set(options)
+    assert set(OTHER_VALUES) ^ set(NOT_IN_THE_FILE) ^ {"haproxy_servers"} == set(options)
 
 
 def test_another_value_is_really_another_one() -> None:

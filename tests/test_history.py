@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,41 @@ def test_a_snapshot_does_not_grow() -> None:
     snapshot = history.events()
     history(Event(0.0, Kind.ack, "a"))
     assert snapshot == ()
+
+
+def recorded(*moments: float) -> History:
+    history = History()
+    for moment in moments:
+        history(Event(moment, Kind.ack, "a"))
+    return history
+
+
+def test_the_events_since_a_moment_are_those_from_it_on() -> None:
+    assert [event.at for event in recorded(1.0, 2.0, 3.0, 4.0).since(3.0)] == [3.0, 4.0]
+
+
+def test_a_history_without_events_since_then_has_none() -> None:
+    assert History().since(0.0) == []
+    assert recorded(1.0, 2.0).since(2.5) == []
+
+
+def test_events_that_threads_recorded_a_little_out_of_order_are_all_found() -> None:
+    # In order of recording; 4.6 was over before 5.2 was written down.
+    history = recorded(1.0, 5.2, 4.6, 4.2, 5.0, 5.8, 4.4)
+    assert [event.at for event in history.since(4.5)] == [5.2, 4.6, 5.0, 5.8]
+
+
+def test_what_happened_long_before_is_not_looked_at() -> None:
+    class Untouched(tuple[Event, ...]):
+        def __reversed__(self) -> Iterator[Event]:
+            yield self[-1]
+            yield self[-2]
+            raise AssertionError("reads on where everything is older")
+
+    history = recorded()
+    events = Untouched([Event(at, Kind.ack, "a") for at in (1.0, 2.0, 9.0)])
+    history.events = lambda: events  # type: ignore[method-assign]
+    assert [event.at for event in history.since(8.0)] == [9.0]
 
 
 def test_a_reporter_says_who_what_and_which_message() -> None:

@@ -160,7 +160,7 @@ def test_the_wiring_takes_the_defaults_of_the_roles() -> None:
         for name, value in role_variables(role, {}).items()
     }
     given = re.findall(r"(\w+) \| default\('?([\w./]+)'?\)", wiring)
-    assert len(given) >= 7
+    assert len(given) >= 6
     assert [(name, value) for name, value in given if str(defaults[name]) != value] == []
 
 

@@ -80,23 +80,6 @@ def test_a_file_of_a_production_node_is_its_golden_file(template: str, golden: C
     golden(f"rabbitmq/{template}", render(template, "rabbitmq", NODE))
 
 
-def program(role: str, variables: dict[str, Any]) -> str:
-    """What supervisord is told of a service, with the variables that the role gives for it."""
-    tasks = read_trusted(ROOT / f"roles/{role}/tasks/configure.yml")
-    (given,) = [
-        task["vars"] for task in tasks if task.get("ansible.builtin.include_role", {}).get("tasks_from") == "define"
-    ]
-    return render("program.conf", "service", role_variables(role, variables) | given)
-
-
-def test_the_node_as_a_program_of_supervisord_is_its_golden_file(golden: CompareWithGolden) -> None:
-    golden("local/program-rabbit.conf", program("rabbitmq", local("rabbit")))
-
-
-def test_the_balancer_as_a_program_of_supervisord_is_its_golden_file(golden: CompareWithGolden) -> None:
-    golden("local/program-balancer.conf", program("haproxy", local("balancer")))
-
-
 def test_the_configuration_of_supervisord_is_its_golden_file(golden: CompareWithGolden) -> None:
     golden("local/supervisord.conf", render("supervisord.conf", "service", local("this_machine")))
 
@@ -174,6 +157,64 @@ def test_epmd_listens_where_the_node_does() -> None:
         "rabbitmq-env.conf", "rabbitmq", NODE | {"rabbitmq_listen_address": "127.0.0.1"}
     )
     assert "ERL_EPMD_ADDRESS" not in render("rabbitmq-env.conf", "rabbitmq", NODE)
+
+
+@pytest.mark.parametrize(("nodename", "long"), [("rabbit@broker1", False), ("rabbit@broker1.example.com", True)])
+def test_a_host_part_with_a_dot_is_a_long_name(nodename: str, long: bool) -> None:
+    text = render("rabbitmq-env.conf", "rabbitmq", NODE | {"rabbitmq_nodename": nodename})
+    assert ("USE_LONGNAME=true" in setting_lines(text)) == long
+
+
+@pytest.mark.parametrize("plugin", ["management", "prometheus"])
+def test_a_plugin_that_is_not_enabled_has_no_keys(plugin: str) -> None:
+    # The schema of a plugin that is off is unknown to the node, which then refuses to start.
+    plugins = [name for name in ("rabbitmq_management", "rabbitmq_prometheus") if name != f"rabbitmq_{plugin}"]
+    prefixes = {key.split(".")[0] for key in settings(configuration("4.3.6", rabbitmq_plugins=plugins))}
+    assert {"management", "prometheus"} - prefixes == {plugin}
+
+
+def test_the_log_levels_of_the_node_and_of_its_connections_are_two() -> None:
+    written = settings(configuration("4.3.6", rabbitmq_log_level="debug", rabbitmq_connection_log_level="error"))
+    assert (written["log.file.level"], written["log.connection.level"]) == ("debug", "error")
+
+
+def test_the_hosts_file_has_the_short_name_of_a_long_one_as_well() -> None:
+    hosts = [
+        {"name": "broker1", "address": "10.0.0.11"},
+        {"name": "broker2.example.com", "address": "10.0.0.12"},
+    ]
+    assert render("hosts", "rabbitmq", NODE | {"rabbitmq_cluster_hosts": hosts}) == (
+        "10.0.0.11 broker1\n10.0.0.12 broker2.example.com broker2\n"
+    )
+
+
+HOSTS = [{"name": f"broker{n}", "address": f"10.0.0.1{n}"} for n in (1, 2, 3)]
+BLOCK = """\
+# BEGIN nodes of rabbitmq (Rabbitproof)
+10.0.0.11 broker1
+10.0.0.12 broker2
+10.0.0.13 broker3
+# END nodes of rabbitmq (Rabbitproof)
+127.0.0.1 localhost
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "due"),
+    [
+        (BLOCK, False),
+        (BLOCK.replace("\n", "\r\n"), False),
+        ("127.0.0.1 localhost\n", True),
+        (BLOCK.replace("10.0.0.13 broker3\n", ""), True),
+        (BLOCK.replace("# END", "10.0.0.14 broker4\n# END"), True),
+        (BLOCK.replace("broker3", "broker30"), True),
+    ],
+    ids=["same", "crlf", "none", "less", "more", "longer"],
+)
+def test_the_hosts_file_is_written_when_it_has_other_nodes(there: str, due: bool) -> None:
+    (_, task) = read_trusted(ROOT / "roles/rabbitmq/tasks/names.yml")
+    variables = NODE | task["vars"] | {"rabbitmq_cluster_hosts": HOSTS, "__rabbitmq_hosts": {"stdout": there}}
+    assert evaluate(task["when"], "rabbitmq", variables) == due
 
 
 def mappings() -> list[str]:

@@ -1,0 +1,185 @@
+"""Runs the shell commands of the role for real: what a node is compared by, and what is waited for."""
+
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rendering import evaluate, render
+
+NODES = ["rabbit@broker1", "rabbit@broker2", "rabbit@broker3"]
+NODE: dict[str, Any] = {
+    "rabbitmq_nodename": NODES[0],
+    "rabbitmq_cluster_nodes": NODES,
+    "rabbitmq_address": "127.0.0.1",
+    "rabbitmq_amqp_port": 5672,
+    "rabbitmq_management_port": 15672,
+    "rabbitmq_deployed_version": "4.3.6",
+}
+FILES = ("rabbitmq.conf", "rabbitmq-env.conf", "enabled_plugins")
+
+
+def shell(script: str) -> subprocess.CompletedProcess[str]:
+    """Run it as a task does that uses ansible.builtin.raw: by the shell that every Debian has."""
+    return subprocess.run(["/bin/sh", "-c", script], check=False, capture_output=True, text=True, timeout=30)
+
+
+Fingerprint = Callable[..., str]
+
+
+@pytest.fixture
+def fingerprint(tmp_path: Path) -> Fingerprint:
+    def take(**options: Any) -> str:
+        variables = NODE | {"rabbitmq_config_dir": str(tmp_path)} | options
+        for name in FILES:
+            (tmp_path / name).write_text(render(name, "rabbitmq", variables))
+        taken = shell(evaluate("__rabbitmq_fingerprint", "rabbitmq", variables))
+        assert taken.returncode == 0, taken.stderr
+        assert len(taken.stdout.strip()) == 64
+        return taken.stdout.strip()
+
+    return take
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rabbitmq_cluster_nodes": [*NODES, "rabbit@broker4"]},
+        {"rabbitmq_cluster_nodes": NODES[:2]},
+        {"rabbitmq_log_level": "debug"},
+        {"rabbitmq_plugins": ["rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_shovel"]},
+    ],
+    ids=["a node more", "a node less", "rabbitmq_log_level", "rabbitmq_plugins"],
+)
+def test_what_a_running_node_need_not_be_restarted_for_leaves_the_fingerprint_alone(
+    options: dict[str, Any], fingerprint: Fingerprint
+) -> None:
+    assert fingerprint(**options) == fingerprint()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rabbitmq_cluster_name": "other"},
+        {"rabbitmq_heartbeat": 11},
+        {"rabbitmq_connection_log_level": "debug"},
+        {"rabbitmq_listen_address": "10.0.0.11"},
+        {"rabbitmq_plugins": ["rabbitmq_management"]},
+        {"rabbitmq_log_dir": "/other"},
+        {"rabbitmq_epmd_port": 4370},
+        {"rabbitmq_settings": {"channel_max": 100}},
+        {"rabbitmq_settings": {"log.file.rotation.size": 1000}},
+        {"rabbitmq_settings": {"cluster_keepalive_interval": 1000}},
+    ],
+    ids=str,
+)
+def test_what_takes_a_restart_changes_the_fingerprint(options: dict[str, Any], fingerprint: Fingerprint) -> None:
+    assert fingerprint(**options) != fingerprint()
+
+
+def test_a_comment_leaves_the_fingerprint_alone(fingerprint: Fingerprint, tmp_path: Path) -> None:
+    before = fingerprint()
+    path = tmp_path / "rabbitmq.conf"
+    path.write_text(path.read_text().replace("\n## ", "\n\n# Another word on\n## "))
+    again = shell(evaluate("__rabbitmq_fingerprint", "rabbitmq", NODE | {"rabbitmq_config_dir": str(tmp_path)}))
+    assert again.stdout.strip() == before
+
+
+def test_a_node_starts_with_what_ansible_would_ask_for(fingerprint: Fingerprint, tmp_path: Path) -> None:
+    wanted = fingerprint()
+    started = shell(f'. {tmp_path}/rabbitmq-env.conf; echo "$RABBITPROOF_STARTED_WITH"')
+    assert started.stdout.strip() == f"rabbit@broker1:{wanted}"
+
+
+def gate(script: str, *, patience: int = 1) -> subprocess.CompletedProcess[str]:
+    function = evaluate("__rabbitmq_gate", "rabbitmq", NODE | {"rabbitmq_quorum_timeout": patience})
+    # Ten times as impatient between two questions.
+    return shell("sleep() { command sleep 0.1; }\n" + function + script)
+
+
+def test_a_gate_that_is_open_is_passed_at_once() -> None:
+    passed = gate("sleep() { echo slept; }\ngate 'all is well' true\necho on\n")
+    assert (passed.returncode, passed.stdout, passed.stderr) == (0, "on\n", "")
+
+
+def test_a_gate_that_opens_is_waited_for(tmp_path: Path) -> None:
+    tries = tmp_path / "tries"
+    question = f"ask() {{ echo try >> {tries}; [ $(wc -l < {tries}) -ge 3 ]; }}\n"
+    passed = gate(f"{question}gate 'the third try' ask\necho on\n", patience=20)
+    assert (passed.returncode, passed.stdout) == (0, "on\n")
+    assert tries.read_text() == "try\n" * 3
+
+
+def test_a_gate_that_stays_closed_says_what_it_waited_for_and_the_last_answer() -> None:
+    question = "ask() { echo \"100% no, '$1'\"; echo and a complaint >&2; return 69; }\n"
+    closed = gate(f"{question}gate 'every queue has a leader' ask me\necho on\n")
+    assert closed.returncode == 1
+    assert closed.stdout == (
+        "waited 1 s until every queue has a leader; the last answer:\n100% no, 'me'\nand a complaint\n"
+    )
+
+
+def test_a_question_that_cannot_be_asked_is_a_gate_that_stays_closed() -> None:
+    closed = gate("gate 'the tool is there' no-such-tool --timeout 5\n")
+    assert closed.returncode == 1
+    assert "no-such-tool" in closed.stdout
+
+
+def test_gates_have_one_deadline_together() -> None:
+    closed = gate("gate 'the first' true\ngate 'the second' false\ngate 'the third' true\n")
+    assert closed.returncode == 1
+    assert closed.stdout.startswith("waited 1 s until the second;")
+
+
+@pytest.fixture
+def api() -> Iterator[Callable[[int], int]]:
+    """Start what answers the question whether a node is ready with a status; the port."""
+    servers = []
+
+    def start(status: int) -> int:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                assert self.path == "/api/health/checks/ready-to-serve-clients"
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        servers.append(server)
+        return int(server.server_address[1])
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def ready(port: int) -> subprocess.CompletedProcess[str]:
+    function = evaluate("__rabbitmq_ready", "rabbitmq", NODE | {"rabbitmq_management_port": port})
+    return shell(f"{function}ready\n")
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_node_that_is_ready_or_too_old_to_say_so_is_ready(status: int, api: Callable[[int], int]) -> None:
+    assert ready(api(status)).returncode == 0
+
+
+def test_a_node_that_is_not_ready_says_its_status(api: Callable[[int], int]) -> None:
+    answered = ready(api(503))
+    assert answered.returncode == 1
+    assert "ready-to-serve-clients answers 503" in answered.stderr
+
+
+def test_a_node_that_nobody_can_reach_is_not_ready() -> None:
+    # Nobody listens on the port that no service has.
+    refused = ready(1)
+    assert refused.returncode == 1
+    assert "refused" in refused.stderr
