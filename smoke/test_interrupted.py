@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.timeout(9
 MOMENTS = (
     "drain | Move its queue leaders",
     "stopped | Let",
-    "start | Start the service",
+    "started | Let",
     "restart | Let the balancers use it again",
 )
 CHANGE = {"rabbitmq_settings": {"channel_max": 1500}}
