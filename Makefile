@@ -6,7 +6,7 @@ PLAYBOOK   = $(BIN)/ansible-playbook --inventory $(INVENTORY)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy test check smoke destroy lab unlab molecule lint unit docs lock
+.PHONY: help deploy test check smoke destroy lab unlab molecule bench lint unit docs lock
 
 help:     ## List the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -35,6 +35,9 @@ unlab: $(BIN)/installed  ## Remove the lab: hosts, network, secrets
 
 molecule: $(BIN)/installed  ## Every scenario of the lab, one after the other
 	$(BIN)/molecule test --all
+
+bench: $(BIN)/installed  ## Measure how long provisioning takes, on hosts of its own, and write docs/benchmarks.md
+	$(BIN)/python -m bench
 
 lint: $(BIN)/installed  ## Style and types
 	$(BIN)/yamllint --strict .

@@ -33,7 +33,11 @@ def image(**values: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["lab_name", "lab_subnet"])
 def test_no_two_labs_get_in_each_others_way(name: str) -> None:
-    inventories = [ROOT / "inventory/lab", *(scenario / "inventory" for scenario in SCENARIOS)]
+    inventories = [
+        ROOT / "inventory/lab",
+        ROOT / "bench/inventory",
+        *(scenario / "inventory" for scenario in SCENARIOS),
+    ]
     values = [own_values(inventory)[name] for inventory in inventories]
     assert len(set(values)) == len(values), f"{name} must be different in {inventories}"
 
