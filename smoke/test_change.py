@@ -12,7 +12,7 @@ from smoke import management
 from smoke.deployment import Deployment, PlaybookError
 from smoke.history import Kind
 from smoke.judge import Verdict
-from smoke.stream import RATE, flowing
+from smoke.stream import BUSY, GATE, RATE, flowing
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
 
@@ -49,7 +49,8 @@ def test_checking_a_pending_change_shows_it_and_makes_no_difference(deployment: 
 def test_a_changed_configuration_reaches_one_node_at_a_time(
     deployment: Deployment, record: Callable[[Verdict], None]
 ) -> None:
-    with flowing(deployment) as stream:
+    """Where the nodes have hosts of their own, under a busy stream, and within the gate."""
+    with flowing(deployment, rate=BUSY if deployment.vip else RATE) as stream:
         begin = time.monotonic()
         started = uptimes(deployment)
         deployment.playbook("site", extra={"rabbitmq_settings": {"channel_max": 1000}})
@@ -57,7 +58,10 @@ def test_a_changed_configuration_reaches_one_node_at_a_time(
         assert all(now < started[name] + elapsed for name, now in uptimes(deployment).items()), "a node did not restart"
         stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow after the change")
         stream.finish()
-        record(stream.verdict(since=begin))
+        verdict = stream.verdict(since=begin)
+        record(verdict)
+        if deployment.vip:
+            assert max(verdict.delivery_gap.seconds, verdict.confirm_gap.seconds) <= GATE, verdict.sentence()
 
 
 @ROLLING
