@@ -56,7 +56,7 @@ def test_a_run_that_is_killed_at_any_point_is_completed_by_the_next_one(
         stream.finish()
         verdict = stream.verdict(since=begin)
         record(verdict)
-        # A node that one run left out of the pool, and the last one taken out by the next, is an outage of many seconds.
+        # A node that one run left out of the pool, and the last one taken out by the next, are an outage.
         assert max(verdict.delivery_gap.seconds, verdict.confirm_gap.seconds) <= LONGEST, verdict.sentence()
 
 
