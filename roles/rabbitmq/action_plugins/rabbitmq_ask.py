@@ -72,6 +72,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             # Nobody becomes a user by waiting.
             if found["met"] or found["status"] in (401, 403) or time.monotonic() >= deadline:
                 break
+            # Between two questions, up to the deadline; the API tells nobody when an answer changes.
             time.sleep(PAUSE)
         result |= found
         if found["status"] != 200:
