@@ -33,8 +33,8 @@ lab: $(BIN)/installed  ## Deploy on five hosts, systemd containers of this machi
 unlab: $(BIN)/installed  ## Remove the lab: hosts, network, secrets
 	$(BIN)/ansible-playbook --inventory inventory/lab molecule/shared/destroy.yml
 
-molecule: $(BIN)/installed  ## Every scenario of the lab, one after the other
-	$(BIN)/molecule test --all
+molecule: $(BIN)/installed  ## Every scenario of the lab, one after the other, with everything that the smoke suite has
+	SMOKE_PROFILE=full $(BIN)/molecule test --all
 
 bench: $(BIN)/installed  ## Measure how long provisioning takes, on hosts of its own, and write docs/benchmarks.md
 	$(BIN)/python -m bench

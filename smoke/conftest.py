@@ -1,18 +1,20 @@
-"""Point the suite at a deployment: pytest smoke/ [--inventory inventory/example] [--disrupt]."""
+"""Point the suite at a deployment: pytest smoke/ [--inventory inventory/example] [--disrupt] [--profile full]."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 
 import pytest
 
 from smoke import balancer_stats, management
-from smoke.deployment import Balancer, Deployment, Node
+from smoke.deployment import PROJECT, Balancer, Deployment, Node
 from smoke.judge import Verdict
 from smoke.waiting import eventually
 
 DEPLOYMENTS = pytest.StashKey[list[Deployment]]()
+PROFILES = ("essential", "full")
+FAILED = pytest.StashKey[bool]()
 FELT = pytest.StashKey[list[tuple[str, Verdict]]]()
 
 
@@ -30,12 +32,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="also run the tests that stop something, although the inventory does not set smoke_may_disrupt",
     )
+    group.addoption(
+        "--profile",
+        choices=PROFILES,
+        default=PROFILES[0],
+        help=f"{PROFILES[0]}: what every deployment has to stand, in minutes; {PROFILES[1]}: everything",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
+    """Register the markers, and keep a report."""
+    config.option.xmlpath = config.option.xmlpath or str(PROJECT / "smoke/report/junit.xml")
     config.addinivalue_line("markers", "disruptive: stops or changes something of the deployment, and heals it")
     config.addinivalue_line("markers", "cluster: needs nodes that form one cluster")
+    config.addinivalue_line("markers", "full: takes long, and is only run by --profile full")
     config.stash[FELT] = []
 
 
@@ -53,7 +63,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what the inventory does not allow."""
+    """Leave out what the profile does not ask for, and what the inventory does not allow."""
+    if config.getoption("--profile") == PROFILES[0]:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
     deployments = config.stash.get(DEPLOYMENTS, [])
     may_disrupt = all(deployment.may_disrupt for deployment in deployments) or config.getoption("--disrupt")
     clustered = all(deployment.clustered for deployment in deployments)
@@ -62,6 +75,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="stops something: needs --disrupt, or smoke_may_disrupt: true"))
         if item.get_closest_marker("cluster") and not clustered:
             item.add_marker(pytest.mark.skip(reason="needs nodes that form one cluster"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember for the fixtures of a test that it failed."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -99,9 +120,7 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     assert_whole(deployment)
     yield deployment
     if request.node.get_closest_marker("disruptive"):
-        try:
-            assert_whole(deployment, within=1)
-        except AssertionError:
+        if request.node.stash[FAILED]:
             # What a test left down first: site.yml refuses to change a cluster that is not whole.
             deployment.start(*deployment.nodes)
             deployment.playbook("site")

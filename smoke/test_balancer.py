@@ -42,6 +42,7 @@ def test_a_stopped_server_is_down_and_up_again_within_the_bounds_of_the_check(de
     assert 0 <= up - answered <= promised.up_max + TOLERANCE
 
 
+@pytest.mark.full
 def test_a_backup_server_gets_connections_only_while_every_other_one_is_out(
     deployment: Deployment, record: Callable[[Verdict], None]
 ) -> None:

@@ -33,6 +33,7 @@ def test_checking_a_finished_deployment_shows_no_difference(deployment: Deployme
     assert "+++ after" not in recap
 
 
+@pytest.mark.full
 def test_checking_a_pending_change_shows_it_and_makes_no_difference(deployment: Deployment) -> None:
     started = uptimes(deployment)
 
@@ -46,17 +47,20 @@ def test_checking_a_pending_change_shows_it_and_makes_no_difference(deployment: 
 
 
 @ROLLING
-def test_a_changed_configuration_reaches_one_node_at_a_time(
+def test_a_changed_configuration_reaches_one_node_at_a_time_and_so_does_taking_it_back(
     deployment: Deployment, record: Callable[[Verdict], None]
 ) -> None:
     """Where the nodes have hosts of their own, under a busy stream, and within the gate."""
     with flowing(deployment, rate=BUSY if deployment.vip else RATE) as stream:
         begin = time.monotonic()
-        started = uptimes(deployment)
-        deployment.playbook("site", extra={"rabbitmq_settings": {"channel_max": 1000}})
-        elapsed = (time.monotonic() - begin) * 1000
-        assert all(now < started[name] + elapsed for name, now in uptimes(deployment).items()), "a node did not restart"
-        stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow after the change")
+        for extra in ({"rabbitmq_settings": {"channel_max": 1000}}, None):
+            started = uptimes(deployment)
+            asked = time.monotonic()
+            deployment.playbook("site", extra=extra)
+            elapsed = (time.monotonic() - asked) * 1000
+            now = uptimes(deployment)
+            assert all(now[name] < started[name] + elapsed for name in now), "a node did not restart"
+            stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow after the change")
         stream.finish()
         verdict = stream.verdict(since=begin)
         record(verdict)
@@ -64,11 +68,11 @@ def test_a_changed_configuration_reaches_one_node_at_a_time(
             assert max(verdict.delivery_gap.seconds, verdict.confirm_gap.seconds) <= GATE, verdict.sentence()
 
 
+@pytest.mark.full
 @ROLLING
 def test_a_configuration_that_keeps_a_node_from_starting_stops_at_the_first_and_can_be_taken_back(
     deployment: Deployment, record: Callable[[Verdict], None]
 ) -> None:
-    """Runs after the test above: taking its change back is the change that is rolled in the end."""
     first, *others = deployment.nodes
     with flowing(deployment) as stream:
         begin = time.monotonic()
@@ -77,11 +81,11 @@ def test_a_configuration_that_keeps_a_node_from_starting_stops_at_the_first_and_
             deployment.playbook("site", extra={"rabbitmq_settings": {"no_such_key": 1}, "rabbitmq_start_timeout": 20})
         assert f"{first.nodename} failed at" in failure.value.output
         assert "no_such_key" in failure.value.output, "the end of the node's log is not in the message"
-        for node in others:
-            assert management.uptime(deployment, node) >= started[node.name], f"{node.name} was touched"
         stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow without the node")
 
         deployment.playbook("site")
+        for node in others:
+            assert management.uptime(deployment, node) >= started[node.name], f"{node.name} was touched"
         stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow with all nodes again")
         stream.finish()
         record(stream.verdict(since=begin))

@@ -62,6 +62,7 @@ def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
         record(stream.verdict(since=begin))
 
 
+@pytest.mark.full
 def test_the_home_of_a_classic_queue_is_stopped(deployment: Deployment, record: Record) -> None:
     """The queue is not replicated: its durable messages return with the node, and so does the stream."""
     with flowing(deployment, QueueType.CLASSIC) as stream:

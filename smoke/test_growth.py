@@ -16,7 +16,7 @@ from smoke.judge import Verdict
 from smoke.stream import RATE, flowing
 from smoke.test_change import changes, uptimes
 
-pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
