@@ -41,9 +41,10 @@ def test_a_node_of_two_clusters_that_share_nothing_knows_its_own(host: str, clus
     nodes = [f"{cluster}{n}" for n in (1, 2, 3)]
     assert value(PAIR, host, "deployment_cluster_nodes") == nodes
     assert value(PAIR, host, "deployment_pool_nodes") == nodes
-    assert value(PAIR, host, "rabbitmq_cluster_nodes") == [f"rabbit@{node}" for node in nodes]
+    names = [node if cluster == "a" else f"{node}.b.internal" for node in nodes]
+    assert value(PAIR, host, "rabbitmq_cluster_nodes") == [f"rabbit@{name}" for name in names]
     assert value(PAIR, host, "rabbitmq_peers") == [node for node in nodes if node != f"{cluster}{number}"]
-    assert value(PAIR, host, "rabbitmq_cluster_hosts | map(attribute='name')") == nodes
+    assert value(PAIR, host, "rabbitmq_cluster_hosts | map(attribute='name')") == names
     assert value(PAIR, host, "rabbitmq_balancers") == [
         {"name": f"lb{cluster}", "section": f"cluster_{cluster}", "socket": "/run/haproxy/admin.sock"}
     ]
