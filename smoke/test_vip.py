@@ -25,7 +25,7 @@ def _needs_a_virtual_address(deployment: Deployment) -> None:
 
 @pytest.fixture
 def victim(deployment: Deployment) -> Iterator[Balancer]:
-    """The balancer that holds the virtual address; its HAProxy stays down once killed, and runs again after the test."""
+    """The balancer that holds the virtual address; its HAProxy stays down once killed, until the test ends."""
     holder = deployment.holder()
     # Otherwise systemd has it back within a few hundredths of a second, maybe before keepalived has asked for it.
     deployment.run(holder, "systemctl mask --runtime haproxy")
