@@ -46,6 +46,21 @@ def test_checking_a_pending_change_shows_it_and_makes_no_difference(deployment: 
     assert changes(deployment.playbook("site", options=["--check"])) == set(), "something was written"
 
 
+@pytest.mark.full
+def test_plugins_and_the_level_of_the_log_change_without_a_restart(deployment: Deployment) -> None:
+    started = uptimes(deployment)
+    wanted = {"rabbitmq_log_level": "debug", "rabbitmq_plugins": sorted({*plugins(deployment)[0], "rabbitmq_shovel"})}
+
+    try:
+        deployment.playbook("site", extra=wanted)
+        assert all("rabbitmq_shovel" in enabled for enabled in plugins(deployment))
+        assert changes(deployment.playbook("site", extra=wanted)) == set(), "the change is not all of it"
+    finally:
+        deployment.playbook("site")
+    assert not any("rabbitmq_shovel" in enabled for enabled in plugins(deployment))
+    assert all(now >= started[name] for name, now in uptimes(deployment).items()), "a node was restarted"
+
+
 @ROLLING
 def test_a_changed_configuration_reaches_one_node_at_a_time_and_so_does_taking_it_back(
     deployment: Deployment, record: Callable[[Verdict], None]
@@ -94,6 +109,11 @@ def test_a_configuration_that_keeps_a_node_from_starting_stops_at_the_first_and_
 def changes(recap: str) -> set[str]:
     """Return the hosts for which a run reports changes."""
     return {host for host, changed in re.findall(r"(?m)^(\S+)\s+: ok=.*changed=(\d+)", recap) if changed != "0"}
+
+
+def plugins(deployment: Deployment) -> list[list[str]]:
+    """Return the plugins that each node was told to have, without those that they need."""
+    return [management.get(deployment, node, f"nodes/{node.nodename}")["enabled_plugins"] for node in deployment.nodes]
 
 
 def uptimes(deployment: Deployment) -> dict[str, int]:
