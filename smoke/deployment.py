@@ -82,6 +82,8 @@ class Deployment:
         management_user: an administrator, as whom nodes are asked.
         management_password: of that user.
         may_disrupt: the inventory allows tests to stop things.
+        power: for each host the shell commands of the control side that freeze, thaw, kill and start it, if the
+            inventory has some (smoke_power).
     """
 
     pool: str
@@ -96,6 +98,7 @@ class Deployment:
     management_user: str
     management_password: str = field(repr=False)
     may_disrupt: bool
+    power: Mapping[str, Mapping[str, str]]
 
     @classmethod
     def load(cls, inventory: Sequence[str] = ()) -> list[Deployment]:
@@ -122,6 +125,7 @@ class Deployment:
                 management_user=pool["management_user"],
                 management_password=pool["management_password"],
                 may_disrupt=pool["may_disrupt"],
+                power=pool["power"],
             )
             for pool in pools
         ]
@@ -173,6 +177,22 @@ class Deployment:
     def kill(self, *nodes: Node) -> None:
         """Kill nodes with SIGKILL; their service manager brings them back."""
         self.playbook("kill", nodes)
+
+    def freeze(self, *nodes: Node) -> None:
+        """Let nodes do nothing, with SIGSTOP, until thaw(). Their connections stay open."""
+        self.playbook("kill", nodes, extra={"rabbitmq_signal": "STOP"})
+
+    def thaw(self, *nodes: Node) -> None:
+        """Let nodes go on after freeze()."""
+        self.playbook("kill", nodes, extra={"rabbitmq_signal": "CONT"})
+
+    def power_host(self, host: Node | Balancer, verb: str) -> None:
+        """Freeze, thaw, kill or start a host, as its hypervisor does.
+
+        Raises:
+            subprocess.CalledProcessError: it did not.
+        """
+        subprocess.run(self.power[host.name][verb], shell=True, check=True, capture_output=True, text=True)  # noqa: S602
 
     def playbook(
         self,

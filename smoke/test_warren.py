@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 
-from smoke import balancer_stats, management
-from smoke.deployment import Balancer, Deployment, Node
+from smoke import management
+from smoke.deployment import Deployment, Node
 from smoke.history import Kind
 from smoke.judge import Verdict
 from smoke.stream import RATE, flowing
+from smoke.test_host import assert_up
 from smoke.waiting import eventually
 
 pytestmark = pytest.mark.disruptive
@@ -35,8 +35,7 @@ def test_a_client_that_rebuilds_everything_moves_to_an_unrelated_broker_and_back
 
         # What the first broker still holds is there again when it is back, for a client that goes there.
         deployment.start(first)
-        for balancer in deployment.balancers:
-            eventually(partial(is_up, balancer, first), within=30, what=f"{balancer.name} sees {first.name} UP")
+        assert_up(deployment, first)
         stream.stop_publishing()
         eventually(
             lambda: management.queue(deployment, second, stream.topology).get("messages") == 0,
@@ -49,11 +48,6 @@ def test_a_client_that_rebuilds_everything_moves_to_an_unrelated_broker_and_back
         management.delete(deployment, second, f"queues/%2F/{stream.topology.queue}")
         management.delete(deployment, second, f"exchanges/%2F/{stream.topology.exchange}")
         record(stream.verdict(since=begin))
-
-
-def is_up(balancer: Balancer, node: Node) -> bool:
-    """Say whether a balancer sees a node UP."""
-    return balancer_stats.statuses(balancer)[node.name] == "UP"
 
 
 def knows(deployment: Deployment, node: Node, exchange: str) -> bool:
