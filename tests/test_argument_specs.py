@@ -113,9 +113,12 @@ def calls() -> Iterator[tuple[str, str, str]]:
     """Yield every entry point that a playbook or another role uses: where, role, entry point."""
     for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")]:
         for role, entry_point in included_roles(read_yaml(path)):
-            # One task for several verbs: those that the tasks beside it give.
-            given = re.fullmatch(r"{{ (\w+) }}", entry_point)
-            verbs = {entry_point} if given is None else set(values_beside(path, given[1]))
+            verbs = {entry_point}
+            # One task for several verbs: those that the tasks beside it give, or one of two.
+            if given := re.fullmatch(r"{{ (\w+) }}", entry_point):
+                verbs = set(values_beside(path, given[1]))
+            elif either := re.fullmatch(r"{{ '(\w+)' if .* else '(\w+)' }}", entry_point):
+                verbs = set(either.groups())
             yield from ((str(path.relative_to(ROOT)), role, verb) for verb in verbs)
 
 
@@ -149,8 +152,9 @@ def test_every_entry_point_that_is_called_is_specified() -> None:
 
 def test_the_search_for_calls_finds_those_of_playbooks_and_roles() -> None:
     assert ("playbooks/preflight.yml", "rabbitmq", "validate") in set(calls())
-    assert ("roles/rabbitmq/tasks/preflight.yml", "service", "ports") in set(calls())
+    assert ("roles/haproxy/tasks/preflight.yml", "service", "ports") in set(calls())
     assert {call[2] for call in calls() if call[0] == "roles/haproxy/tasks/service.yml"} == {"define", "inspected"}
+    assert ("playbooks/haproxy.yml", "keepalived", "destroy") in set(calls())
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -189,8 +189,10 @@ def test_a_repository_without_a_signing_key_is_refused(preflight: RunPreflight) 
         "signed_by": "",
         "pins": ["origin mirror.example"],
     }
-    preflight(rabbitmq_package_source="custom", rabbitmq_apt_repositories=[repository]).assert_refused(
-        "rabbitmq_apt_repositories: signed_by of mirror gives no signing key", "not signed is not used"
+    repositories = [repository, repository | {"name": "other"}]
+    preflight(rabbitmq_package_source="custom", rabbitmq_apt_repositories=repositories).assert_refused(
+        "rabbitmq_apt_repositories: signed_by of mirror gives no signing key",
+        "not signed is not used.\nrabbitmq_apt_repositories: signed_by of other gives no signing key",
     )
 
 
@@ -208,14 +210,12 @@ def test_a_source_without_repositories_is_refused(preflight: RunPreflight) -> No
 
 
 def test_times_and_counts_that_are_not_positive_are_refused_each_by_its_name(preflight: RunPreflight) -> None:
-    run = preflight(haproxy_check_rise=0, haproxy_check_fall=-1, haproxy_check_inter=0)
-    assert run.status != 0
-    assert run.refusals == {
-        "haproxy_check_rise is 0; it must be a positive whole number.",
-        "haproxy_check_fall is -1; it must be a positive whole number.",
-        "haproxy_check_inter is 0; it must be a positive whole number.",
-    }
-    run.assert_nothing_changed()
+    preflight(haproxy_check_rise=0, haproxy_check_fall=-1, haproxy_check_inter=0, haproxy_slowstart=-1).assert_refused(
+        "haproxy_check_inter is 0; it must be a positive whole number.\n"
+        "haproxy_check_rise is 0; it must be a positive whole number.\n"
+        "haproxy_check_fall is -1; it must be a positive whole number.\n"
+        "haproxy_slowstart is -1; it must be 0 (off) or a positive whole number."
+    )
 
 
 def test_a_cookie_of_erlangs_own_shape_is_refused_without_showing_it(preflight: RunPreflight) -> None:

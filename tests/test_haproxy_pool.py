@@ -44,9 +44,9 @@ def row(number: int, *, address: str = "", admin: int = 0, port: int = 5672, che
 
 
 def answer(*rows: str, line_end: str = "\n") -> dict[str, Any]:
-    """What tasks/configure.yml reads: "show info", the state of the pool, and the hash of the file."""
+    """What tasks/inspect.yml reads: "show info", the state of the pool, and the hash of the file."""
     lines = ["Name: HAProxy", "Version: 3.0.11", "Maxconn: 4000", "", "1", HEADER, *rows, "", "0" * 64 + "  -"]
-    return {"__haproxy_before": {"stdout": "".join(line + line_end for line in lines)}}
+    return {"service_found": {"stdout": "".join(line + line_end for line in lines)}}
 
 
 def read(name: str, *rows: str, line_end: str = "\n", **options: Any) -> Any:
@@ -102,7 +102,7 @@ def test_the_servers_of_another_section_are_not_ours() -> None:
 
 @pytest.mark.parametrize("name", ["__haproxy_pool", "__haproxy_pool_out", "__haproxy_moved"])
 def test_where_no_haproxy_answers_there_is_no_pool(name: str) -> None:
-    assert evaluate(name, "haproxy", POOL | {"__haproxy_before": {"stdout": ""}}) == []
+    assert evaluate(name, "haproxy", POOL | {"service_found": {"stdout": ""}}) == []
 
 
 def command(file: str, task: str, options: dict[str, Any], item: Any) -> str:
@@ -158,7 +158,7 @@ class Balancer:
 
     def read(self, name: str) -> Any:
         before = self.ask(f"show info;show servers state {SECTION}")
-        return evaluate(name, "haproxy", POOL | self.options | {"__haproxy_before": {"stdout": before}})
+        return evaluate(name, "haproxy", POOL | self.options | {"service_found": {"stdout": before}})
 
     def wait(self) -> None:
         """Until a process with the configuration that was written last answers."""
@@ -261,7 +261,7 @@ def test_a_reload_keeps_who_is_drained_and_takes_everything_else_from_the_new_fi
         command(
             "apply",
             "apply | Move servers to their new ports",
-            balancer.options | {"__haproxy_before": {"stdout": state}},
+            balancer.options | {"service_found": {"stdout": state}},
             moved,
         )
     )
