@@ -9,7 +9,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -19,7 +19,7 @@ from pika.spec import Basic, BasicProperties
 
 from smoke import options
 from smoke.history import Event, Kind, Reporter
-from smoke.messages import Identity, Message, decode
+from smoke.messages import CHECKSUM, Identity, Message, checksum, decode
 from smoke.session import FatalError, Session, Settings
 
 # How long a stop waits for what is in hand, in seconds, unless it is told otherwise.
@@ -46,7 +46,8 @@ class Consumer:
 
     A handler that raises gets the message rejected and requeued, and the consumer goes on. On a quorum queue the
     delivery limit (20 by default since RabbitMQ 4.0) ends that; basic.reject is used because RabbitMQ 4.3 does not
-    count basic.nack. A classic queue has no such limit. A message that cannot be decoded is rejected for good.
+    count basic.nack. A classic queue has no such limit. A message that cannot be decoded, or is not what our producer
+    sent, is rejected for good.
 
     Args:
         settings: where to connect, as whom, and the topology.
@@ -55,6 +56,7 @@ class Consumer:
         prefetch: how many messages the broker may hand out ahead of acknowledgements (AMQP 0-9-1, basic.qos).
         consumer_tag: identifies the consumer on its channel.
         name: the client's name in the events.
+        session: makes the session.
     """
 
     def __init__(
@@ -66,13 +68,14 @@ class Consumer:
         prefetch: int = 20,
         consumer_tag: str = "cluster_test",
         name: str = "consumer",
+        session: Callable[..., Session] = Session,
     ) -> None:
         self._queue = settings.topology.queue
         self._handler = handler
         self._prefetch = prefetch
         self._consumer_tag = consumer_tag
         self._report = Reporter(name, observe)
-        self._session = Session(
+        self._session = session(
             settings, role="consumer", report=self._report, on_ready=self._on_ready, on_lost=self._on_lost
         )
         self._deliveries: queue.SimpleQueue[_Delivery | None] = queue.SimpleQueue()
@@ -96,6 +99,8 @@ class Consumer:
         finally:
             self._deliveries.put(None)
             worker.join(max(0.0, self._deadline - time.monotonic()) if self._stopping else GRACE)
+        if self._in_hand == 0:
+            self._report(Kind.finished)
 
     def start(self) -> None:
         """Consume in a thread of its own."""
@@ -164,12 +169,25 @@ class Consumer:
         tag = cast(int, method.delivery_tag)
         self._session.progress()
         identity = Identity.parse(properties.message_id)
-        self._report(Kind.delivery, identity, redelivered=method.redelivered)
+        headers = properties.headers or {}
+        # Only our own messages have an identity, and they have a checksum, too.
+        corrupt = identity is not None and headers.get(CHECKSUM) != checksum(str(identity), body)
+        self._report(
+            Kind.delivery,
+            identity,
+            redelivered=method.redelivered,
+            delivery_count=_delivery_count(headers),
+            dead_lettered=_dead_lettered(headers),
+            corrupt=corrupt,
+            where=self._queue,
+        )
         try:
+            if corrupt:
+                raise ValueError("not what was published: the checksum differs")
             message = decode(body)
         except ValueError as error:
             channel.basic_reject(tag, requeue=False)
-            self._report(Kind.rejected, identity, detail=f"not requeued: {error}")
+            self._report(Kind.rejected, identity, detail=str(error))
             return
         self._in_hand += 1
         self._deliveries.put(_Delivery(channel, tag, message, identity))
@@ -191,7 +209,7 @@ class Consumer:
             self._report(Kind.stale, delivery.identity)
         elif error is not None:
             delivery.channel.basic_reject(delivery.tag, requeue=True)
-            self._report(Kind.rejected, delivery.identity, detail=f"requeued: the handler failed: {error!r}")
+            self._report(Kind.requeued, delivery.identity, detail=f"the handler failed: {error!r}")
         else:
             delivery.channel.basic_ack(delivery.tag)
             self._report(Kind.ack, delivery.identity)
@@ -200,7 +218,7 @@ class Consumer:
     def _on_cancelled(self, channel: Channel, _: object) -> None:
         # The queue, or the node that held it, is gone (RabbitMQ documentation, "Consumer Cancel Notification").
         if channel is self._session.channel:
-            self._report(Kind.cancelled, detail=self._queue)
+            self._report(Kind.cancelled, where=self._queue)
             self._session.drop("consumer cancelled by the broker")
 
     def _on_lost(self) -> None:
@@ -226,6 +244,17 @@ class Consumer:
     def _close_if_done(self) -> None:
         if self._stopping and not self._consuming and self._in_hand == 0:
             self._session.close(within=CLOSE_TIMEOUT)
+
+
+def _delivery_count(headers: Mapping[str, object]) -> int:
+    # Quorum queues have it, from the second delivery on.
+    count = headers.get("x-delivery-count")
+    return count if isinstance(count, int) else 0
+
+
+def _dead_lettered(headers: Mapping[str, object]) -> str:
+    queue = headers.get("x-first-death-queue")
+    return queue if isinstance(queue, str) else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
+import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
+from typing import IO, Literal, get_type_hints
 
 from smoke.messages import Identity
 
@@ -24,7 +27,9 @@ class Kind(StrEnum):
     delivery = "delivery"  # a consumer received it
     ack = "ack"  # a consumer processed and acknowledged it
     stale = "stale"  # the channel of the delivery was gone: not acknowledged, the broker delivers it again
-    rejected = "rejected"  # a consumer refused it: not ours to read, or the handler failed
+    rejected = "rejected"  # a consumer refused it for good: not ours to read, or damaged
+    requeued = "requeued"  # a consumer gave it back to the queue: the handler failed
+    connecting = "connecting"  # a client tries an endpoint
     connected = "connected"  # AMQP connection open
     ready = "ready"  # topology declared, consuming or publishing
     lost = "lost"  # connection lost or not established
@@ -32,6 +37,11 @@ class Kind(StrEnum):
     blocked = "blocked"  # connection.blocked
     unblocked = "unblocked"  # connection.unblocked
     backoff = "backoff"  # waiting before the next try
+    finished = "finished"  # a client ended because it was asked to, and says that it left nothing undone
+    located = "located"  # the brokers say on which node the connection of a client is
+    fault = "fault"  # the suite breaks something now
+    healed = "healed"  # the suite has repaired it
+    server = "server"  # a balancer says of a server what it did not say before
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,11 @@ class Event:
         sequence: of the message concerned.
         attempt: of the message concerned.
         redelivered: the broker's flag on a delivery.
+        delivery_count: how often the broker has delivered it in vain before (x-delivery-count, of quorum queues only).
+        dead_lettered: the queue that gave up the message which is delivered (x-first-death-queue), if any did.
+        corrupt: what is delivered is not what was published.
+        where: the endpoint of a connection, the node on which it was located, the queue of a delivery or a
+            cancellation, the server of a balancer.
         detail: for people.
     """
 
@@ -56,7 +71,16 @@ class Event:
     sequence: int = 0
     attempt: int = 0
     redelivered: bool = False
+    delivery_count: int = 0
+    dead_lettered: str = ""
+    corrupt: bool = False
+    where: str = ""
     detail: str = ""
+
+
+# What an event has unless it says otherwise; a stored history leaves it out.
+_DEFAULTS = {field.name: field.default for field in fields(Event)}
+_TYPES = get_type_hints(Event)
 
 
 class Reporter:
@@ -72,7 +96,16 @@ class Reporter:
         self._observe = observe
 
     def __call__(
-        self, kind: Kind, identity: Identity | None = None, *, redelivered: bool = False, detail: str = ""
+        self,
+        kind: Kind,
+        identity: Identity | None = None,
+        *,
+        redelivered: bool = False,
+        delivery_count: int = 0,
+        dead_lettered: str = "",
+        corrupt: bool = False,
+        where: str = "",
+        detail: str = "",
     ) -> None:
         """Report an event that happens now."""
         producer, sequence, attempt = ("", 0, 0)
@@ -86,8 +119,12 @@ class Reporter:
                 producer,
                 sequence,
                 attempt,
-                redelivered=redelivered,
-                detail=detail,
+                redelivered,
+                delivery_count,
+                dead_lettered,
+                corrupt,
+                where,
+                detail,
             )
         )
 
@@ -109,6 +146,11 @@ class History:
         with self._lock:
             return tuple(self._events)
 
+    def after(self, count: int) -> list[Event]:
+        """Return what was recorded after so many events."""
+        with self._lock:
+            return self._events[count:]
+
     def since(self, at: float) -> list[Event]:
         """Return the events since a moment (time.monotonic(), seconds), in order of recording.
 
@@ -124,12 +166,13 @@ class History:
         return recent[::-1]
 
     def save(self, path: Path) -> None:
-        """Write one JSON object per line.
+        """Write one JSON object per line, without what is at its default; compressed if the name ends in .gz.
 
         Raises:
             OSError: the file cannot be written.
         """
-        path.write_text("".join(json.dumps(asdict(event)) + "\n" for event in self.events()), encoding="utf-8")
+        with _open(path, "wt") as file:
+            file.writelines(_line(event) for event in self.events())
 
     @classmethod
     def load(cls, path: Path) -> History:
@@ -140,10 +183,35 @@ class History:
             ValueError: a line is not an event; the message names the line.
         """
         history = cls()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                fields = json.loads(line)
-                history(Event(**{**fields, "kind": Kind(fields["kind"])}))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}:{number}: not an event: {error}") from error
+        try:
+            with _open(path, "rt") as file:
+                for line in file:
+                    history(_event(line))
+        except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not a whole text file: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}:{len(history._events) + 1}: not an event: {error}") from error
         return history
+
+
+def _open(path: Path, mode: Literal["rt", "wt"]) -> IO[str]:
+    if path.suffix == ".gz":
+        # Several times faster than the default, for a few more bytes.
+        return gzip.open(path, mode, compresslevel=1, encoding="utf-8")
+    return path.open(mode, encoding="utf-8")
+
+
+def _line(event: Event) -> str:
+    said = {name: value for name, default in _DEFAULTS.items() if (value := getattr(event, name)) != default}
+    return json.dumps(said, separators=(",", ":")) + "\n"
+
+
+def _event(line: str) -> Event:
+    said = json.loads(line)
+    if not isinstance(said, dict):
+        raise TypeError("not a JSON object")
+    said["kind"] = Kind(said["kind"])
+    for name, value in said.items():
+        if type(value) is not _TYPES[name]:
+            raise TypeError(f"{name} is {value!r}")
+    return Event(**said)

@@ -1,20 +1,40 @@
-"""Whether a history is one that a correct cluster and correct clients can have: a pure function over events."""
+"""Whether a history is one that a correct cluster and correct clients can have: a pure function over events.
+
+As a command, to judge stored histories: python -m smoke.judge FILE...
+"""
 
 from __future__ import annotations
 
+import argparse
+import math
+import sys
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import NoReturn
 
-from smoke.history import Event, Kind
+from smoke.history import Event, History, Kind
 from smoke.messages import Identity
 
 # A message, whatever the attempt: its producer and its sequence number.
 Key = tuple[str, int]
+# A publication of a message: its producer, its sequence number, its attempt. Identity says the same, but hashing so
+# many dataclasses takes several times as long.
+Copy = tuple[str, int, int]
 
 # How many messages a sentence names before it only counts them.
 NAMED = 5
+# More attempts to connect within a second than this are a storm. Full jitter from 0.1 s on makes about five.
+MOST_ATTEMPTS = 10
+# Intervals between attempts that differ less than this (standard deviation by mean) are one interval, and clients that
+# lost their connections together come back together. Full jitter has 0.58 and more.
+LEAST_JITTER = 0.2
+# So many intervals have to be known before their spread says anything.
+ENOUGH_INTERVALS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,68 +51,120 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempts:
+    """How one client tried to connect.
+
+    Attributes:
+        count: attempts, successful or not.
+        peak: most attempts within one second.
+        jitter: how the intervals from one attempt that failed to the next differ: standard deviation by mean; None if
+            there are too few.
+    """
+
+    count: int
+    peak: int
+    jitter: float | None
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with that, if anything."""
+        if self.peak > MOST_ATTEMPTS:
+            return f"{self.peak} attempts within a second"
+        if self.jitter is not None and self.jitter < LEAST_JITTER:
+            return f"{self.count} attempts in step, spread {self.jitter:.2f}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What a history amounts to.
 
-    Each message that was published is delivered, lost, returned or unknown, and only one of these. Messages without
-    an identity, from producers that are not ours, do not count at all.
+    Each message that was published is delivered, dead-lettered, lost, returned or unknown, and only one of these.
+    Messages without an identity, from producers that are not ours, do not count at all.
 
     Attributes:
         confirmed: messages for which the broker took responsibility. A basic.ack after a basic.return of the same
             attempt is none (RabbitMQ documentation, "Consumer Acknowledgements and Publisher Confirms").
         delivered: messages that reached a consumer at least once.
-        lost: confirmed, and not delivered. A failure.
+        dead_lettered: messages that a queue gave up, and that were delivered from where it sent them.
+        lost: confirmed, and neither delivered nor dead-lettered. A failure.
         lost_where: prefix, middle or tail of what their producers sent; all if nothing of it was delivered.
         unacknowledged: confirmed and delivered, but never processed to the end: handed to a consumer that lost its
-            channel, and not handed out again. A failure, once producers and consumers were stopped.
+            channel or gave it back, and not handed out again. A failure, once producers and consumers were stopped.
+        abandoned: published and never confirmed by any attempt, although the producer says that it left nothing
+            undone. A failure.
         unknown: published, neither confirmed nor returned nor delivered; the broker never promised anything.
         returned: published, but no queue took it. Neither confirmed nor delivered by another attempt.
         phantom: attempts delivered that were never published, or were returned. A failure.
+        corrupt: attempts delivered with another content than they were published with. A failure.
         redelivered: duplicates that the broker announced by the redelivered flag.
         republished: duplicates that the producer made by another attempt.
         unexplained: attempts delivered more than once without the flag; RabbitMQ guarantees that a message without
             it was not seen before (documentation, "Reliability Guide"). A failure.
+        misordered: first attempts, first delivered after a later message of their producer; redelivered ones do not
+            count. A failure; empty unless it was asked for.
         nacked: attempts that the broker refused.
+        delivery_count: the highest that a delivery came with.
         delivery_gap: the longest silence between deliveries.
         confirm_gap: the longest silence between confirms.
         reconnects: connections after the first one, of each client.
+        attempts: to connect, of each client.
     """
 
     confirmed: int
     delivered: int
+    dead_lettered: tuple[Key, ...]
     lost: tuple[Key, ...]
     lost_where: str
     unacknowledged: tuple[Key, ...]
+    abandoned: tuple[Key, ...]
     unknown: tuple[Key, ...]
     returned: tuple[Key, ...]
     phantom: tuple[Identity, ...]
+    corrupt: tuple[Identity, ...]
     redelivered: int
     republished: int
     unexplained: tuple[Identity, ...]
+    misordered: tuple[Identity, ...]
     nacked: int
+    delivery_count: int
     delivery_gap: Gap
     confirm_gap: Gap
     reconnects: dict[str, int]
+    attempts: dict[str, Attempts]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was lost, invented, forgotten or duplicated without explanation."""
-        return not (self.lost or self.unacknowledged or self.phantom or self.unexplained)
+        """Whether the cluster and its clients kept all their promises."""
+        return not self.failures()
+
+    def failures(self) -> list[str]:
+        """Name each promise that was broken, the worst first."""
+        messages: list[tuple[str, Sequence[Key] | Sequence[Identity]]] = [
+            (f"LOST {{}} ({self.lost_where})", self.lost),
+            ("NEVER ACKNOWLEDGED {}", self.unacknowledged),
+            ("GIVEN UP by their producer {}", self.abandoned),
+            ("NEVER PUBLISHED but delivered {}", self.phantom),
+            ("DAMAGED {}", self.corrupt),
+            ("DELIVERED TWICE without the redelivered flag {}", self.unexplained),
+            ("OUT OF ORDER {}", self.misordered),
+        ]
+        return [text.format(_name(concerned)) for text, concerned in messages if concerned] + [
+            f"RETRY STORM of {client}: {attempts.complaint}"
+            for client, attempts in sorted(self.attempts.items())
+            if attempts.complaint
+        ]
 
     def sentence(self) -> str:
         """Say it in one sentence, the failures first."""
-        parts = []
-        if self.lost:
-            parts.append(f"LOST {_name(self.lost)} ({self.lost_where})")
-        if self.unacknowledged:
-            parts.append(f"NEVER ACKNOWLEDGED {_name(self.unacknowledged)}")
-        if self.phantom:
-            parts.append(f"NEVER PUBLISHED but delivered {_name(self.phantom)}")
-        if self.unexplained:
-            parts.append(f"DELIVERED TWICE without the redelivered flag {_name(self.unexplained)}")
-        parts.append(f"{self.confirmed} confirmed, {self.delivered} delivered" + (", nothing lost" if self.ok else ""))
+        parts = self.failures()
+        parts.append(f"{self.confirmed} confirmed, {self.delivered} delivered" + ("" if parts else ", nothing lost"))
+        if self.dead_lettered:
+            parts.append(f"{len(self.dead_lettered)} dead-lettered")
         parts.append(f"duplicates: {self.redelivered} by redelivery, {self.republished} by publishing again")
         parts.append(f"{self.nacked} nacked, {len(self.returned)} returned, {len(self.unknown)} unknown")
+        if self.delivery_count:
+            parts.append(f"highest delivery count {self.delivery_count}")
         silences = f"deliveries {self.delivery_gap.seconds:.2f} s, of confirms {self.confirm_gap.seconds:.2f} s"
         parts.append(f"longest silence of {silences}")
         reconnects = ", ".join(f"{client} {count}" for client, count in sorted(self.reconnects.items()))
@@ -100,7 +172,9 @@ class Verdict:
         return "; ".join(parts) + "."
 
 
-def judge(events: Iterable[Event], *, since: float | None = None, until: float | None = None) -> Verdict:
+def judge(
+    events: Iterable[Event], *, since: float | None = None, until: float | None = None, ordered: bool = False
+) -> Verdict:
     """Judge a history.
 
     The order of the events does not matter, so the histories of several processes can be put together.
@@ -110,82 +184,149 @@ def judge(events: Iterable[Event], *, since: float | None = None, until: float |
         since: where the window for the gaps begins (time.monotonic(), seconds); None is the first event of the kind.
             The silence before the first event in the window counts.
         until: where it ends; None is the last event of the kind. The silence after the last event counts.
+        ordered: insist on the order, which only a queue with one consumer at a time promises
+            (x-single-active-consumer).
     """
     seen: defaultdict[Kind, list[Event]] = defaultdict(list)
     for event in events:
         seen[event.kind].append(event)
 
-    published = _identities(seen[Kind.publish])
-    returned = _identities(seen[Kind.returned])
-    confirmed = _keys(_identities(seen[Kind.confirm]) - returned)
+    published = _copies(seen[Kind.publish])
+    returned = _copies(seen[Kind.returned])
+    confirmed = _keys(_copies(seen[Kind.confirm]) - returned)
     possible = published - returned
 
-    copies: defaultdict[Identity, list[bool]] = defaultdict(list)
-    for event in seen[Kind.delivery]:
-        if event.producer:
-            copies[_identity(event)].append(event.redelivered)
-    phantom = copies.keys() - possible
-    delivered = _keys(copies.keys() & possible)
+    deliveries = [event for event in seen[Kind.delivery] if event.producer]
+    handed_out = _copies(deliveries)
+    dead = _keys(_copies(event for event in deliveries if event.dead_lettered) & possible)
+    arrived = handed_out & possible
+    delivered = _keys(arrived) - dead
 
-    lost = confirmed - delivered
-    # Without the flag it is a first delivery, and there is at most one. Counting does not depend on the order in
-    # which the threads of two consumers happened to report.
-    unexplained = {identity: flags.count(False) - 1 for identity, flags in copies.items() if flags.count(False) > 1}
-    extra = sum(len(flags) - 1 for flags in copies.values())
+    lost = confirmed - delivered - dead
+    # Without the flag it is a first delivery, and there is at most one by each queue. Counting does not depend on the
+    # order in which the threads of two consumers happened to report.
+    fresh: defaultdict[tuple[Copy, str], int] = defaultdict(int)
+    queues = set()
+    for event in deliveries:
+        place = ((event.producer, event.sequence, event.attempt), event.dead_lettered)
+        queues.add(place)
+        if not event.redelivered:
+            fresh[place] += 1
+    twice = {place: count - 1 for place, count in fresh.items() if count > 1}
 
-    silent = _keys(published) - confirmed - delivered
-    settled = _keys(_identities([*seen[Kind.ack], *seen[Kind.rejected]]))
+    silent = _keys(published) - confirmed - delivered - dead
+    settled = _keys(_copies(chain(seen[Kind.ack], seen[Kind.rejected])))
     return Verdict(
         confirmed=len(confirmed),
         delivered=len(delivered),
+        dead_lettered=tuple(sorted(dead)),
         lost=tuple(sorted(lost)),
         lost_where=_where(lost, delivered),
         unacknowledged=tuple(sorted((confirmed & delivered) - settled)),
+        abandoned=tuple(sorted(_abandoned(seen[Kind.publish], seen[Kind.finished]) - confirmed)),
         unknown=tuple(sorted(silent - _keys(returned))),
         returned=tuple(sorted(silent & _keys(returned))),
-        phantom=_sorted(phantom),
-        redelivered=extra - sum(unexplained.values()),
-        republished=len(copies.keys() & possible) - len(delivered),
-        unexplained=_sorted(unexplained),
+        phantom=_identities(handed_out - possible),
+        corrupt=_identities(_copies(event for event in deliveries if event.corrupt)),
+        redelivered=len(deliveries) - len(queues) - sum(twice.values()),
+        republished=len(arrived) - len(_keys(arrived)),
+        unexplained=_identities({copy for copy, _ in twice}),
+        misordered=_identities(_misordered(deliveries)) if ordered else (),
         nacked=len(seen[Kind.nack]),
+        delivery_count=max((event.delivery_count for event in deliveries), default=0),
         delivery_gap=_gap(seen[Kind.delivery], since, until),
         confirm_gap=_gap(seen[Kind.confirm], since, until),
         reconnects=_reconnects(seen[Kind.connected]),
+        attempts=_attempts(seen[Kind.connecting], seen[Kind.ready]),
     )
 
 
-def _identity(event: Event) -> Identity:
-    return Identity(event.producer, event.sequence, event.attempt)
+def disturbed(
+    events: Iterable[Event], clients: Collection[str], *, since: float, until: float = math.inf
+) -> list[Event]:
+    """Return what clients felt that had nothing to do with the victim of a fault, and should have felt nothing.
+
+    Args:
+        events: a history.
+        clients: their names.
+        since: when the fault began (time.monotonic(), seconds).
+        until: when it was over.
+
+    Returns:
+        Each loss of a connection and each cancellation, in the order of time.
+    """
+    felt = (Kind.lost, Kind.cancelled)
+    return sorted(
+        (event for event in events if event.kind in felt and event.client in clients and since <= event.at <= until),
+        key=_at,
+    )
 
 
-def _identities(events: Iterable[Event]) -> set[Identity]:
-    return {_identity(event) for event in events if event.producer}
+def unimpressed(
+    events: Iterable[Event], clients: Collection[str], *, since: float, until: float = math.inf
+) -> list[str]:
+    """Return those clients, of those that should have felt a fault, that did not: their test would be vacuous.
+
+    Args:
+        events: a history.
+        clients: their names.
+        since: when the fault began (time.monotonic(), seconds).
+        until: when it was over.
+    """
+    felt = (Kind.lost, Kind.cancelled, Kind.nack, Kind.returned, Kind.blocked)
+    noticed = {event.client for event in events if event.kind in felt and since <= event.at <= until}
+    return sorted(set(clients) - noticed)
 
 
-def _keys(identities: Iterable[Identity]) -> set[Key]:
-    return {(identity.producer, identity.sequence) for identity in identities}
+def _at(event: Event) -> float:
+    return event.at
 
 
-def _sorted(identities: Iterable[Identity]) -> tuple[Identity, ...]:
-    return tuple(sorted(identities, key=lambda identity: (identity.producer, identity.sequence, identity.attempt)))
+def _copies(events: Iterable[Event]) -> set[Copy]:
+    return {(event.producer, event.sequence, event.attempt) for event in events if event.producer}
+
+
+def _keys(copies: Iterable[Copy]) -> set[Key]:
+    return {(producer, sequence) for producer, sequence, _ in copies}
+
+
+def _identities(copies: Iterable[Copy]) -> tuple[Identity, ...]:
+    return tuple(Identity(*copy) for copy in sorted(copies))
 
 
 def _where(lost: set[Key], delivered: set[Key]) -> str:
-    sequences: defaultdict[str, list[int]] = defaultdict(list)
-    for producer, sequence in delivered:
-        sequences[producer].append(sequence)
+    bounds: dict[str, tuple[int, int]] = {}
+    if lost:
+        for producer, sequence in delivered:
+            first, last = bounds.get(producer, (sequence, sequence))
+            bounds[producer] = (min(first, sequence), max(last, sequence))
     words = set()
     for producer, sequence in lost:
-        arrived = sequences.get(producer)
-        if not arrived:
+        if producer not in bounds:
             words.add("all")
-        elif sequence < min(arrived):
-            words.add("prefix")
-        elif sequence > max(arrived):
-            words.add("tail")
-        else:
-            words.add("middle")
+            continue
+        first, last = bounds[producer]
+        words.add("prefix" if sequence < first else "tail" if sequence > last else "middle")
     return " and ".join(word for word in ("all", "prefix", "middle", "tail") if word in words)
+
+
+def _abandoned(published: Iterable[Event], finished: Iterable[Event]) -> set[Key]:
+    content = {event.client for event in finished}
+    return {(event.producer, event.sequence) for event in published if event.client in content}
+
+
+def _misordered(deliveries: Iterable[Event]) -> set[Copy]:
+    found: set[Copy] = set()
+    latest: dict[str, int] = {}
+    # Whatever comes again, by the broker or by the producer, comes late; it says nothing of the order in the queue.
+    for event in sorted(deliveries, key=_at):
+        if event.redelivered or event.attempt > 1 or event.dead_lettered:
+            continue
+        if event.sequence < latest.get(event.producer, 0):
+            found.add((event.producer, event.sequence, event.attempt))
+        else:
+            latest[event.producer] = event.sequence
+    return found
 
 
 def _gap(events: Iterable[Event], since: float | None, until: float | None) -> Gap:
@@ -193,8 +334,12 @@ def _gap(events: Iterable[Event], since: float | None, until: float | None) -> G
         event.at for event in events if (since is None or event.at >= since) and (until is None or event.at <= until)
     )
     times = [*([] if since is None else [since]), *times, *([] if until is None else [until])]
-    gaps = [Gap(after - before, before) for before, after in pairwise(times)]
-    return max(gaps, key=lambda gap: gap.seconds, default=Gap(0.0, times[0] if times else 0.0))
+    seconds, began = max(
+        ((after - before, before) for before, after in pairwise(times)),
+        key=lambda gap: gap[0],
+        default=(0.0, times[0] if times else 0.0),
+    )
+    return Gap(seconds, began)
 
 
 def _reconnects(connections: Iterable[Event]) -> dict[str, int]:
@@ -204,7 +349,68 @@ def _reconnects(connections: Iterable[Event]) -> dict[str, int]:
     return dict(count)
 
 
+def _attempts(tries: Iterable[Event], successes: Iterable[Event]) -> dict[str, Attempts]:
+    lives: defaultdict[str, list[Event]] = defaultdict(list)
+    for event in sorted(chain(tries, successes), key=_at):
+        lives[event.client].append(event)
+    return {client: _paced(life) for client, life in lives.items()}
+
+
+def _paced(life: Sequence[Event]) -> Attempts:
+    moments = [event.at for event in life if event.kind is Kind.connecting]
+    peak = max(
+        (index + 1 - bisect_left(moments, moment - 1, hi=index) for index, moment in enumerate(moments)), default=0
+    )
+    # A connection that worked for a while was ended by something else, which may well have a rhythm.
+    intervals = [
+        after.at - before.at for before, after in pairwise(life) if before.kind is after.kind is Kind.connecting
+    ]
+    jitter = None
+    if len(intervals) >= ENOUGH_INTERVALS and (mean := fmean(intervals)) > 0:
+        jitter = pstdev(intervals) / mean
+    return Attempts(len(moments), peak, jitter)
+
+
 def _name(items: Sequence[Key] | Sequence[Identity]) -> str:
     names = [str(item) if isinstance(item, Identity) else f"{item[0]}/{item[1]}" for item in items[:NAMED]]
     rest = len(items) - len(names)
     return f"{len(items)}: " + ", ".join(names) + (f" and {rest} more" if rest else "")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 if all is well, 1 if not, 2 for a file that is no history."""
+    parser = _Parser(prog="judge", description="Judge what clients recorded; several files are one history.")
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="a stored history, .gz if compressed")
+    parser.add_argument(
+        "--since", type=float, metavar="SECONDS", help="count silences from here on (default: the first fault)"
+    )
+    parser.add_argument("--until", type=float, metavar="SECONDS", help="and up to here (default: the last publication)")
+    parser.add_argument("--ordered", action="store_true", help="insist on the order: the queue had one consumer")
+    parser.epilog = "SECONDS are counted from the first event of the history."
+    given = parser.parse_args(arguments)
+    try:
+        events = [event for file in given.files for event in History.load(file).events()]
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if not events:
+        parser.error("nothing happened in this history")
+    begin = min(event.at for event in events)
+    faults = [event.at for event in events if event.kind is Kind.fault]
+    publications = [event.at for event in events if event.kind is Kind.publish]
+    verdict = judge(
+        events,
+        since=min(faults, default=None) if given.since is None else begin + given.since,
+        until=max(publications, default=None) if given.until is None else begin + given.until,
+        ordered=given.ordered,
+    )
+    print(verdict.sentence())
+    return 0 if verdict.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -69,9 +69,9 @@ def consumer_node(deployment: Deployment, topology: Topology) -> Node | None:
     return None
 
 
-def connections(deployment: Deployment, topology: Topology) -> Iterable[dict[str, Any]]:
-    """Return the connections of our clients that work with a queue; their names say so."""
-    for connection in get(deployment, deployment.nodes[0], "connections"):
+def connections(deployment: Deployment, topology: Topology, node: Node | None = None) -> Iterable[dict[str, Any]]:
+    """Return the connections of our clients that work with a queue, as a node, or else the first, sees them."""
+    for connection in get(deployment, node or deployment.nodes[0], "connections"):
         name = connection.get("client_properties", {}).get("connection_name", "")
         if f" {topology.queue} " in name:
             yield connection

@@ -1,10 +1,14 @@
-"""What travels: a JSON body for people, and an identity for the judge in the AMQP property message_id."""
+"""What travels: a JSON body for people, and for the judge an identity, the AMQP property message_id, and a checksum."""
 
 from __future__ import annotations
 
 import json
 import math
+import zlib
 from dataclasses import dataclass
+
+# The name of the AMQP header that holds the checksum.
+CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,11 @@ class Identity:
 def encode(message: Message) -> bytes:
     """Return the JSON body, exactly {"content": ..., "time": ...}."""
     return json.dumps({"content": message.content, "time": message.time}).encode()
+
+
+def checksum(message_id: str, body: bytes) -> str:
+    """Return the CRC-32 of a body together with its message_id, so that neither can be exchanged unnoticed."""
+    return f"{zlib.crc32(body, zlib.crc32(message_id.encode())):08x}"
 
 
 def decode(body: bytes) -> Message:

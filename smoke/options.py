@@ -22,16 +22,17 @@ from smoke.topology import QueueType, Topology
 POLL = 0.2
 
 _NOTICES = {
-    Kind.connected: "connected to {}",
-    Kind.ready: "ready on {}",
-    Kind.lost: "lost {}",
-    Kind.backoff: "next try in {}",
-    Kind.cancelled: "consumer of {} cancelled by the broker",
-    Kind.blocked: "blocked by the broker: {}",
+    Kind.connected: "connected to {where}",
+    Kind.ready: "ready on {where}",
+    Kind.lost: "lost {where}: {detail}",
+    Kind.backoff: "next try in {detail}",
+    Kind.cancelled: "consumer of {where} cancelled by the broker",
+    Kind.blocked: "blocked by the broker: {detail}",
     Kind.unblocked: "unblocked",
-    Kind.rejected: "message rejected, {}",
+    Kind.rejected: "message rejected, not requeued: {detail}",
+    Kind.requeued: "message rejected, requeued: {detail}",
     Kind.stale: "message not acknowledged, its channel is gone",
-    Kind.returned: "message returned: {}",
+    Kind.returned: "message returned: {detail}",
     Kind.nack: "message not accepted by the broker",
 }
 
@@ -150,7 +151,7 @@ def print_notice(event: Event) -> None:
     if event.kind in _NOTICES:
         # An observer must not raise, and a terminal that is gone is no reason to stop.
         with contextlib.suppress(OSError):
-            print(_NOTICES[event.kind].format(event.detail), file=sys.stderr, flush=True)
+            print(_NOTICES[event.kind].format(where=event.where, detail=event.detail), file=sys.stderr, flush=True)
 
 
 def fail(name: str, why: str) -> int:

@@ -21,7 +21,7 @@ from pika.spec import PERSISTENT_DELIVERY_MODE, Basic, BasicProperties
 from smoke import options
 from smoke.backoff import Backoff
 from smoke.history import Event, Kind, Reporter
-from smoke.messages import Identity, Message, encode
+from smoke.messages import CHECKSUM, Identity, Message, checksum, encode
 from smoke.session import FatalError, Session, Settings
 
 # How long a stop waits for confirms, in seconds, unless it is told otherwise.
@@ -66,6 +66,8 @@ class Producer:
         window: how many messages may be unconfirmed, waiting ones included, before publish() blocks.
         confirm_timeout: seconds; its clock stands still while the broker blocks the connection.
         name: the client's name in the events. The producer of its messages is called name-xxxxxxxx, unique.
+        republish: False forgets what was not confirmed, to see what that costs.
+        session: makes the session.
     """
 
     def __init__(
@@ -77,14 +79,17 @@ class Producer:
         window: int = 100,
         confirm_timeout: float = 5.0,
         name: str = "producer",
+        republish: bool = True,
+        session: Callable[..., Session] = Session,
     ) -> None:
         self.producer = f"{name}-{uuid.uuid4().hex[:8]}"
         self._topology = settings.topology
         self._confirmed = confirmed
         self._window = window
         self._confirm_timeout = confirm_timeout
+        self._republish = republish
         self._report = Reporter(name, observe)
-        self._session = Session(
+        self._session = session(
             settings,
             role="producer",
             report=self._report,
@@ -201,6 +206,8 @@ class Producer:
             self._error = error
             self._ended = True
             self._changed.notify_all()
+        if error is None and self.unconfirmed == 0:
+            self._report(Kind.finished)
 
     def _take(self, sending: _Sending) -> None:
         self._wait(sending)
@@ -234,15 +241,17 @@ class Producer:
             self._tag += 1
             self._unconfirmed[self._tag] = sending
             identity = self._identity(sending)
+            body = encode(sending.message)
             self._report(Kind.publish, identity)
             self._channel.basic_publish(
                 self._topology.exchange,
                 self._topology.routing_key,
-                encode(sending.message),
+                body,
                 BasicProperties(
                     content_type="application/json",
                     delivery_mode=PERSISTENT_DELIVERY_MODE,
                     message_id=str(identity),
+                    headers={CHECKSUM: checksum(str(identity), body)},
                 ),
                 mandatory=True,
             )
@@ -282,12 +291,21 @@ class Producer:
         self._session.progress()
         self._retry.reset()
         self._confirmed(sending.message)
+        self._settle()
+
+    def _settle(self) -> None:
         with self._changed:
             self._outstanding -= 1
             self._changed.notify_all()
 
+    def _retain(self, sending: _Sending) -> None:
+        if self._republish:
+            self._wait(sending)
+        else:
+            self._settle()
+
     def _again(self, sending: _Sending) -> None:
-        self._wait(sending)
+        self._retain(sending)
         if not self._resting:
             self._resting = True
             self._session.call_later(self._retry.next(), partial(self._on_rested, self._channel))
@@ -308,7 +326,7 @@ class Producer:
 
     def _on_lost(self) -> None:
         for sending in self._unconfirmed.values():
-            self._wait(sending)
+            self._retain(sending)
         self._unconfirmed.clear()
         self._channel = None
         self._blocked = self._resting = self._unroutable = False

@@ -11,6 +11,7 @@ import itertools
 import os
 import random
 import re
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,6 +84,7 @@ class Session:
         on_lost: called when a channel, or the attempt to get one, is gone; no callback of that channel counts from
             then on.
         on_blocked: called with True and False as the broker stops and resumes reading from this connection.
+        backoff: says how long to wait before the next try.
     """
 
     def __init__(
@@ -94,16 +96,18 @@ class Session:
         on_ready: Callable[[Channel], None],
         on_lost: Callable[[], None],
         on_blocked: Callable[[bool], None] = lambda _: None,
+        backoff: Backoff | None = None,
     ) -> None:
         self._settings = settings
         self._name = f"rabbitproof {role} {settings.topology.queue} {os.getpid()}"
+        self._connection_name = ""
         self._report = report
         self._on_ready = on_ready
         self._on_lost = on_lost
         self._on_blocked = on_blocked
 
         self._loop = IOLoop()
-        self._backoff = Backoff()
+        self._backoff = backoff or Backoff()
         self._endpoints = itertools.cycle(random.sample(settings.endpoints, len(settings.endpoints)))
         self._endpoint = settings.endpoints[0]
         self._connection: pika.SelectConnection | None = None
@@ -148,7 +152,7 @@ class Session:
         """Say that the setup is complete: the client consumes, or may publish."""
         self._cancel_deadline()
         self._established = True
-        self._report(Kind.ready, detail=str(self._endpoint))
+        self._report(Kind.ready, where=str(self._endpoint))
 
     def progress(self) -> None:
         """Say that the broker does its work (a confirm, a delivery), so that the next loss is tried again at once.
@@ -191,6 +195,9 @@ class Session:
             return
         self._endpoint = next(self._endpoints)
         self._close_method = ""
+        # Another one each time, so that whoever asks the brokers about this connection is not told of the one before.
+        self._connection_name = f"{self._name} {uuid.uuid4().hex[:8]}"
+        self._report(Kind.connecting, where=str(self._endpoint))
         settings = self._settings
         connection = pika.SelectConnection(
             pika.ConnectionParameters(
@@ -201,7 +208,7 @@ class Session:
                 heartbeat=settings.heartbeat,
                 socket_timeout=None,
                 stack_timeout=None,
-                client_properties={"connection_name": self._name},
+                client_properties={"connection_name": self._connection_name},
             ),
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_end,
@@ -229,7 +236,7 @@ class Session:
     def _on_open(self, connection: pika.SelectConnection) -> None:
         if connection is not self._connection:
             return
-        self._report(Kind.connected, detail=str(self._endpoint))
+        self._report(Kind.connected, where=str(self._endpoint), detail=self._connection_name)
         connection.add_on_connection_blocked_callback(self._on_connection_blocked)
         connection.add_on_connection_unblocked_callback(self._on_connection_unblocked)
         self._arm_deadline(self._settings.setup_timeout, "not set up")
@@ -290,7 +297,7 @@ class Session:
         self._declaring = self._established = False
         self._cancel_deadline()
         if self._fatal is None:
-            self._report(Kind.lost, detail=_one_line(f"{self._endpoint}: {reason}"))
+            self._report(Kind.lost, where=str(self._endpoint), detail=_one_line(reason))
         self._on_lost()
         if self._closing or self._fatal is not None:
             self._finish()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pika
 from pika.exceptions import AMQPError
@@ -15,10 +17,12 @@ from smoke import management
 from smoke.consumer import Consumer
 from smoke.deployment import Deployment, Node
 from smoke.history import Event, History, Kind
-from smoke.judge import Verdict, judge
+from smoke.judge import Verdict, disturbed, judge, unimpressed
 from smoke.producer import Producer
+from smoke.session import Settings
 from smoke.topology import QueueType, Topology
 from smoke.waiting import eventually
+from smoke.whereabouts import Whereabouts
 
 # Messages per second: enough that a gap of 0.1 s shows, little enough that the machine is never what limits it.
 RATE = 50.0
@@ -29,6 +33,25 @@ GATE = 1.0
 # How long everything confirmed has to arrive once publishing has stopped, in seconds. RabbitMQ 4.3 hands out what a
 # lost consumer held only after 60 s (consumer_disconnected_timeout).
 SETTLE = 90.0
+# Who notes what is done to the deployment, among the clients in a history.
+SUITE = "suite"
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Which clients are put to work; the broken ones have to be found out.
+
+    Attributes:
+        producer: makes the producer, of what it has to know and who takes its events.
+        consumer: the same for the consumer.
+    """
+
+    producer: Callable[[Settings, Callable[[Event], None]], Producer] = lambda settings, observe: Producer(
+        settings, observe=observe
+    )
+    consumer: Callable[[Settings, Callable[[Event], None]], Consumer] = lambda settings, observe: Consumer(
+        settings, lambda _: None, observe=observe
+    )
 
 
 class Stream:
@@ -38,17 +61,26 @@ class Stream:
         deployment: where.
         queue_type: of the queue.
         rate: messages per second.
+        clients: that work.
     """
 
-    def __init__(self, deployment: Deployment, queue_type: QueueType = QueueType.QUORUM, *, rate: float = RATE) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        queue_type: QueueType = QueueType.QUORUM,
+        *,
+        rate: float = RATE,
+        clients: Clients = Clients(),
+    ) -> None:
         self._deployment = deployment
         self._rate = rate
         name = f"smoke-{uuid.uuid4().hex[:8]}"
         self.topology = Topology(name, name, name, queue_type)
         self.history = History()
         settings = deployment.settings(self.topology)
-        self._consumer = Consumer(settings, lambda _: None, observe=self.history)
-        self._producer = Producer(settings, observe=self.history)
+        self._consumer = clients.consumer(settings, self.history)
+        self._producer = clients.producer(settings, self.history)
+        self._whereabouts = Whereabouts(deployment, self.topology, self.history)
         self._stop = threading.Event()
         self._ended = 0.0
         self._publisher = threading.Thread(target=self._publish, name="publisher", daemon=True)
@@ -58,7 +90,18 @@ class Stream:
         self._consumer.start()
         self._producer.start()
         self._publisher.start()
+        self._whereabouts.start()
         self.wait_for(Kind.delivery, 10, since=0.0, what="messages flow before the fault")
+
+    def note(self, kind: Kind, detail: str, *, where: str = "") -> float:
+        """Record something that is done to the deployment, or seen of it: fault, healed, server.
+
+        Returns:
+            When that was (time.monotonic(), seconds).
+        """
+        event = Event(time.monotonic(), kind, SUITE, where=where, detail=detail)
+        self.history(event)
+        return event.at
 
     def events(self, kind: Kind, *, since: float, client: str = "") -> list[Event]:
         """Return the events of a kind since a moment (time.monotonic(), seconds), of one client or all."""
@@ -69,6 +112,19 @@ class Stream:
     ) -> None:
         """Wait for so many events of a kind since a moment."""
         eventually(lambda: len(self.events(kind, since=since, client=client)) >= count, within=within, what=what)
+
+    def assert_noticed(self, *clients: str, since: float) -> None:
+        """Insist that a fault was one: each of these clients lost its connection, or was refused something."""
+        vacuous = unimpressed(self.history.since(since), clients, since=since)
+        assert not vacuous, f"the fault had no effect, this test proves nothing: {', '.join(vacuous)} noticed nothing"
+
+    def assert_undisturbed(self, *clients: str, since: float) -> None:
+        """Insist that each of these clients, which were not on the victim of a fault, kept its connection."""
+        felt = [
+            f"{event.client} after {event.at - since:.2f} s: {event.kind} {event.where} {event.detail}"
+            for event in disturbed(self.history.since(since), clients, since=since)
+        ]
+        assert not felt, f"a client that was not on the victim was disturbed: {'; '.join(felt)}"
 
     def place_away_from(self, node: Node) -> None:
         """Close connections until neither client is on a node: the balancer gives them another one each time."""
@@ -96,15 +152,23 @@ class Stream:
         eventually(self._settled, within=SETTLE, every=0.5, what="every confirmed message is processed")
         self._consumer.stop()
 
-    def verdict(self, since: float) -> Verdict:
+    def end(self, within: float) -> None:
+        """Publish no more, and give what was confirmed so many seconds to arrive. The verdict says whether it did."""
+        self.stop_publishing()
+        with contextlib.suppress(AssertionError):
+            eventually(self._settled, within=within, every=0.5, what="every confirmed message is processed")
+        self._consumer.stop(within)
+
+    def verdict(self, since: float, *, ordered: bool = False) -> Verdict:
         """Judge the whole history; gaps count from a moment (time.monotonic(), seconds) to the end of publishing."""
-        return judge(self.history.events(), since=since, until=self._ended)
+        return judge(self.history.events(), since=since, until=self._ended, ordered=ordered)
 
     def remove(self) -> None:
         """End what still runs, and remove queue and exchange."""
         self._stop.set()
         self._producer.stop(0)
         self._consumer.stop(0)
+        self._whereabouts.stop()
         eventually(self._removed, within=60, every=1, what=f"{self.topology.queue} is removed")
 
     def _settled(self) -> bool:
@@ -148,10 +212,14 @@ class Stream:
 
 @contextmanager
 def flowing(
-    deployment: Deployment, queue_type: QueueType = QueueType.QUORUM, *, rate: float = RATE
+    deployment: Deployment,
+    queue_type: QueueType = QueueType.QUORUM,
+    *,
+    rate: float = RATE,
+    clients: Clients = Clients(),
 ) -> Iterator[Stream]:
     """A stream that flows from the beginning of the block on, and leaves nothing behind."""
-    stream = Stream(deployment, queue_type, rate=rate)
+    stream = Stream(deployment, queue_type, rate=rate, clients=clients)
     try:
         stream.start()
         yield stream

@@ -1,0 +1,129 @@
+"""What has to be true of a deployment after a fault, whatever its clients felt of it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+
+import pika
+
+from smoke import balancer_stats, management
+from smoke.deployment import Deployment, Node
+from smoke.judge import Verdict
+from smoke.topology import Topology
+from smoke.waiting import eventually
+
+# A broker collects its figures every 5 s (collect_statistics_interval), so what it says may be that old.
+PATIENCE = 30.0
+# RabbitMQ gives a message up after so many deliveries in vain, by default and since 4.0 ...
+DELIVERY_LIMIT = 20
+# ... and nothing that happens to a cluster may bring an innocent message nearer to it than this.
+MARGIN = 5
+
+
+def assert_no_orphans(deployment: Deployment, topology: Topology, *, within: float = PATIENCE) -> None:
+    """Insist that each unacknowledged message of a queue is in the hands of a channel: others are never handed out.
+
+    To be asked while nothing flows, since the two figures are not of the same moment.
+    """
+    eventually(
+        partial(_owned, deployment, topology), within=within, every=1, what=f"{topology.queue} has no orphaned messages"
+    )
+
+
+def assert_replicated(deployment: Deployment, *, within: float = PATIENCE) -> None:
+    """Insist that every quorum queue has a leader and all its members, and that they have caught up.
+
+    Each node is asked, since one that was away may still believe what was true before. Only RabbitMQ 4 says through
+    its API how far each member is.
+    """
+    for node in deployment.nodes:
+        eventually(
+            partial(_replicated, deployment, node),
+            within=within,
+            every=1,
+            what=f"every quorum queue has a leader and all members, as seen from {node.name}",
+        )
+
+
+def assert_clear_of_delivery_limit(verdict: Verdict, limit: int = DELIVERY_LIMIT) -> None:
+    """Insist that a fault brought no message near the number of deliveries at which a queue gives it up."""
+    count = verdict.delivery_count
+    assert count <= limit - MARGIN, f"a message came with delivery count {count}; queues give it up at {limit}"
+
+
+def connections_given(deployment: Deployment, count: int) -> dict[str, int]:
+    """Open so many connections through the balancer, in a row, and return how many each server was given.
+
+    Raises:
+        AMQPError: one of them could not be opened.
+    """
+    endpoint = deployment.endpoint
+    parameters = pika.ConnectionParameters(
+        endpoint.host, endpoint.port, credentials=pika.PlainCredentials(deployment.user, deployment.password)
+    )
+    before = balancer_stats.sessions(deployment)
+    with ExitStack() as connections:
+        for _ in range(count):
+            connections.enter_context(pika.BlockingConnection(parameters))
+        after = balancer_stats.sessions(deployment)
+    return {name: after[name] - before.get(name, 0) for name in after}
+
+
+def assert_avoided(deployment: Deployment, *bad: Node) -> None:
+    """Insist that no new connection lands on nodes that are not fit. To be called once the check must have seen it."""
+    count = 4 * len(deployment.nodes)
+    given = connections_given(deployment, count)
+    landed = {node.name: given[node.name] for node in bad if given[node.name]}
+    assert not landed, f"of {count} new connections some landed on a server that is not fit: {landed}"
+    assert sum(given.values()) >= count, f"{count} connections were opened, but the balancer gave only {given}"
+
+
+def _owned(deployment: Deployment, topology: Topology) -> bool:
+    node = deployment.nodes[0]
+    queue = management.queue(deployment, node, topology)
+    unacknowledged = queue.get("messages_unacknowledged", 0)
+    channels = {consumer["channel_details"].get("name", "") for consumer in queue.get("consumer_details", ())}
+    in_hand = sum(_unacknowledged(deployment, node, channel) for channel in channels if channel)
+    assert unacknowledged == in_hand, (
+        f"{unacknowledged} messages of {topology.queue} are unacknowledged, but its channels hold {in_hand}"
+    )
+    return True
+
+
+def _unacknowledged(deployment: Deployment, node: Node, channel: str) -> int:
+    return int(
+        management.get(deployment, node, f"channels/{quote(channel, safe='')}").get("messages_unacknowledged", 0)
+    )
+
+
+def _replicated(deployment: Deployment, node: Node) -> bool:
+    for queue in management.get(deployment, node, "queues"):
+        if queue.get("type") != "quorum":
+            continue
+        name, members, online = queue["name"], set(queue.get("members", ())), set(queue.get("online", ()))
+        assert queue.get("leader") in online, f"{name} has no leader: {queue.get('leader')!r}"
+        assert members == online, f"{name} misses {sorted(members - online)}"
+        _assert_caught_up(name, _members(deployment, node, queue))
+    return True
+
+
+def _members(deployment: Deployment, node: Node, queue: dict[str, Any]) -> list[dict[str, Any]]:
+    path = "/".join(quote(queue[part], safe="") for part in ("vhost", "name"))
+    try:
+        found = management.get(deployment, node, f"queues/quorum/{path}/status")
+    except HTTPError as error:
+        # RabbitMQ 3 does not know the question.
+        if error.code == 404:
+            return []
+        raise
+    assert isinstance(found, list), found
+    return found
+
+
+def _assert_caught_up(name: str, members: list[dict[str, Any]]) -> None:
+    logs = {member["Node Name"]: member.get("Last Log Index") for member in members}
+    assert len(set(logs.values())) <= 1, f"the members of {name} have not caught up with each other: {logs}"

@@ -1,0 +1,178 @@
+"""Clients that do one thing wrong, each under a fault that the others survive: the verdict has to be against them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from smoke import broken, management
+from smoke.deployment import Deployment, Node
+from smoke.history import Kind
+from smoke.judge import Verdict
+from smoke.stream import RATE, Clients, Stream, flowing
+from smoke.topology import QueueType
+from smoke.waiting import eventually
+
+pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full]
+
+# A fault finds messages in hand and in the queue after this many deliveries to a slow consumer.
+SOME = int(2 * RATE)
+# How long a broken client has to get back what it will never get back, in seconds; a sound one needs less.
+PATIENCE = 15.0
+
+
+def test_a_consumer_that_acknowledges_on_receipt_loses_what_it_had_in_hand(deployment: Deployment) -> None:
+    with (
+        flowing(deployment, clients=broken.SLOW) as sound,
+        flowing(deployment, clients=broken.AUTO_ACK) as culprit,
+    ):
+        begin = time.monotonic()
+        for stream in (sound, culprit):
+            stream.wait_for(Kind.delivery, SOME // 2, since=0.0, what="the slow consumer has something in hand")
+            close(deployment, stream, "consumer")
+        for stream in (sound, culprit):
+            stream.wait_for(Kind.delivery, SOME // 2, since=time.monotonic(), what="messages flow again")
+            stream.assert_noticed("consumer", since=begin)
+
+        convict(culprit, begin, lambda verdict: verdict.lost or verdict.unacknowledged)
+        acquit(sound, begin)
+
+
+@pytest.mark.parametrize(
+    ("clients", "crime"),
+    [
+        pytest.param(broken.NO_CONFIRMS, lambda verdict: verdict.lost, id="takes-sent-for-safe"),
+        pytest.param(broken.NO_REPUBLISH, lambda verdict: verdict.abandoned, id="does-not-publish-again"),
+    ],
+)
+def test_a_producer_that_does_not_see_to_its_messages_loses_those_that_a_node_never_read(
+    deployment: Deployment, clients: Clients, crime: Callable[[Verdict], object]
+) -> None:
+    """The node is frozen first, so that for certain there are some, and then killed."""
+    with flowing(deployment) as sound, flowing(deployment, clients=clients) as culprit:
+        victim = node_of(deployment, culprit, "producer")
+        begin = time.monotonic()
+        freeze(deployment, victim)
+        culprit.wait_for(Kind.publish, 5, since=time.monotonic(), what="messages are sent to the frozen node")
+        deployment.kill(victim)
+        for stream in (sound, culprit):
+            stream.wait_for(Kind.delivery, SOME, since=time.monotonic(), what="messages flow again")
+        deployment.start(victim)
+        culprit.assert_noticed("producer", since=begin)
+
+        convict(culprit, begin, crime)
+        acquit(sound, begin)
+
+
+def test_transient_messages_in_an_unreplicated_queue_die_with_its_node(deployment: Deployment) -> None:
+    with classic(deployment, broken.TRANSIENT) as (culprit, home):
+        culprit.wait_for(Kind.confirm, SOME, since=time.monotonic(), what="messages wait in the queue")
+        begin = time.monotonic()
+        deployment.kill(home)
+        culprit.wait_for(Kind.cancelled, 1, since=begin, what="the broker cancels the consumer")
+        deployment.start(home)
+        culprit.wait_for(Kind.delivery, 1, since=time.monotonic(), what="messages flow again")
+
+        convict(culprit, begin, lambda verdict: verdict.lost)
+
+
+def test_persistent_messages_in_an_unreplicated_queue_survive_its_node(deployment: Deployment) -> None:
+    """The control of the one above and the one below: everything else is the same."""
+    with classic(deployment, broken.SLOW) as (sound, home):
+        sound.wait_for(Kind.confirm, SOME, since=time.monotonic(), what="messages wait in the queue")
+        begin = time.monotonic()
+        deployment.kill(home)
+        sound.wait_for(Kind.cancelled, 1, since=begin, what="the broker cancels the consumer")
+        deployment.start(home)
+        sound.wait_for(Kind.delivery, 1, since=time.monotonic(), what="messages flow again")
+
+        acquit(sound, begin)
+
+
+def test_a_consumer_that_does_not_hear_that_it_is_cancelled_gets_nothing_any_more(deployment: Deployment) -> None:
+    with classic(deployment, broken.NO_CANCEL) as (culprit, home):
+        begin = time.monotonic()
+        deployment.kill(home)
+        deployment.start(home)
+        culprit.wait_for(Kind.confirm, SOME, since=time.monotonic(), what="messages are taken again")
+        culprit.assert_noticed("producer", since=begin)
+
+        convict(culprit, begin, lambda verdict: "tail" in verdict.lost_where)
+
+
+def test_clients_that_try_again_at_once_storm_a_balancer_without_servers(deployment: Deployment) -> None:
+    with flowing(deployment) as sound, flowing(deployment, clients=broken.STORMING) as culprit:
+        begin = time.monotonic()
+        try:
+            for node in deployment.nodes:
+                deployment.balancer_state(node, "disabled")
+            for stream in (sound, culprit):
+                for client in ("producer", "consumer"):
+                    close(deployment, stream, client)
+            sound.wait_for(Kind.connecting, 8, since=begin, what="our clients try again, too")
+        finally:
+            for node in deployment.nodes:
+                deployment.balancer_state(node, "enabled")
+        for stream in (sound, culprit):
+            stream.wait_for(Kind.delivery, SOME, since=time.monotonic(), what="messages flow again")
+            stream.assert_noticed("producer", "consumer", since=begin)
+
+        convict(culprit, begin, lambda verdict: all(tries.complaint for tries in verdict.attempts.values()))
+        acquit(sound, begin)
+
+
+def convict(stream: Stream, since: float, crime: Callable[[Verdict], object]) -> None:
+    """Insist that the verdict is against the clients of a stream, and for what they have done."""
+    stream.end(PATIENCE)
+    verdict = stream.verdict(since=since)
+    print(verdict.sentence())
+    assert crime(verdict), f"not found out: {verdict.sentence()}"
+    assert not verdict.ok, verdict.sentence()
+
+
+def acquit(stream: Stream, since: float) -> None:
+    """Insist that the same fault did no harm to clients that do it right."""
+    stream.finish()
+    verdict = stream.verdict(since=since)
+    assert verdict.ok, verdict.sentence()
+
+
+@contextmanager
+def classic(deployment: Deployment, clients: Clients) -> Iterator[tuple[Stream, Node]]:
+    """A stream through a classic queue, and the node that is its home and has none of the clients."""
+    with flowing(deployment, QueueType.CLASSIC, clients=clients) as stream:
+        home = management.leader(deployment, stream.topology)
+        stream.place_away_from(home)
+        yield stream, home
+
+
+def freeze(deployment: Deployment, node: Node) -> None:
+    """Stop the process of a node: its kernel answers, and it does not."""
+    process = management.get(deployment, node, f"nodes/{node.nodename}")["os_pid"]
+    deployment.run(node, f"kill -STOP {int(process)}")
+
+
+def node_of(deployment: Deployment, stream: Stream, client: str) -> Node:
+    """Return the node to which a client is connected."""
+    found = eventually(
+        partial(stream.events, Kind.located, since=0.0, client=client), within=30, what=f"the {client} is located"
+    )
+    return deployment.node(found[-1].where)
+
+
+def close(deployment: Deployment, stream: Stream, client: str) -> None:
+    """Close the connection of a client, as an operator does."""
+
+    def closed() -> bool:
+        latest = stream.events(Kind.connected, since=0.0, client=client)[-1]
+        for connection in management.connections(deployment, stream.topology):
+            if connection["client_properties"]["connection_name"] == latest.detail:
+                management.close_connection(deployment, connection["name"])
+                return True
+        return False
+
+    eventually(closed, within=30, every=0.5, what=f"the connection of the {client} is seen, and closed")
