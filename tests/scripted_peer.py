@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,7 +17,7 @@ from pika import amqp_object, frame, spec
 
 from smoke.consumer import Consumer
 from smoke.history import Event, History, Kind
-from smoke.messages import Message, encode
+from smoke.messages import CHECKSUM, Message, checksum, encode
 from smoke.producer import Producer
 from smoke.session import Endpoint, Settings
 
@@ -149,14 +149,25 @@ class Link:
         self.send(spec.Confirm.SelectOk())
 
     def deliver(
-        self, body: bytes | str, *, message_id: str | None = None, redelivered: bool = False, tag: int | None = None
+        self,
+        body: bytes | str,
+        *,
+        message_id: str | None = None,
+        redelivered: bool = False,
+        tag: int | None = None,
+        headers: Mapping[str, object] | None = None,
     ) -> int:
-        """Deliver a message: bytes as they are, a string as the content of a proper one. Returns its tag."""
+        """Deliver a message: bytes as they are, a string as the content of a proper one. Returns its tag.
+
+        The headers come in addition to the checksum of a message that has an identity.
+        """
         if isinstance(body, str):
             body = encode(Message(body, 1.5))
         self._delivered = tag if tag is not None else self._delivered + 1
         deliver = spec.Basic.Deliver("cluster_test", self._delivered, redelivered, "cluster_test", "cluster_test")
-        self._send_content(deliver, spec.BasicProperties(message_id=message_id), body)
+        carried = {CHECKSUM: checksum(message_id, body)} if message_id else {}
+        properties = spec.BasicProperties(message_id=message_id, headers={**carried, **(headers or {})})
+        self._send_content(deliver, properties, body)
         return self._delivered
 
     def receive(self) -> Published:

@@ -97,6 +97,71 @@ def test_the_redelivered_flag_is_recorded() -> None:
     assert of_kind(history, Kind.delivery)[0].redelivered
 
 
+def test_what_the_broker_says_of_earlier_deliveries_and_of_dead_lettering_is_recorded() -> None:
+    history = History()
+
+    def script(link: Link) -> None:
+        link.serve_consumer()
+        link.deliver("hello", message_id="p/1/1")
+        link.deliver("again", message_id="p/2/1", headers={"x-delivery-count": 3})
+        link.deliver("dead", message_id="p/3/1", headers={"x-first-death-queue": "main"})
+        for _ in range(3):
+            link.expect(spec.Basic.Ack)
+        finish(link)
+
+    with Peer(script) as peer, running(Consumer(peer.settings(), Handler(), observe=history)):
+        wait_until(lambda: len(of_kind(history, Kind.ack)) == 3, "three acknowledgements")
+    deliveries = of_kind(history, Kind.delivery)
+    assert [event.delivery_count for event in deliveries] == [0, 3, 0]
+    assert [event.dead_lettered for event in deliveries] == ["", "", "main"]
+    assert {event.where for event in deliveries} == {"cluster_test"}
+
+
+@pytest.mark.parametrize("carried", ["00000000", None])
+def test_a_message_that_is_not_what_was_published_is_recorded_as_corrupt_and_rejected_for_good(
+    carried: str | None,
+) -> None:
+    history, handler = History(), Handler()
+
+    def script(link: Link) -> None:
+        link.serve_consumer()
+        bad = link.deliver("hello", message_id="p/1/1", headers={"checksum": carried})
+        reject = link.expect(spec.Basic.Reject)
+        assert (reject.delivery_tag, reject.requeue) == (bad, False)
+        finish(link)
+
+    with Peer(script) as peer, running(Consumer(peer.settings(), handler, observe=history)):
+        wait_until(lambda: of_kind(history, Kind.rejected), "a rejection")
+    assert [event.corrupt for event in of_kind(history, Kind.delivery)] == [True]
+    assert handler.messages == []
+
+
+def test_a_message_of_somebody_else_needs_no_checksum() -> None:
+    history, handler = History(), Handler()
+
+    def script(link: Link) -> None:
+        link.serve_consumer()
+        link.deliver("hello")
+        link.expect(spec.Basic.Ack)
+        finish(link)
+
+    with Peer(script) as peer, running(Consumer(peer.settings(), handler, observe=history)):
+        wait_until(lambda: of_kind(history, Kind.ack), "an acknowledgement")
+    assert [event.corrupt for event in of_kind(history, Kind.delivery)] == [False]
+
+
+def test_a_consumer_that_left_nothing_in_hand_says_so() -> None:
+    history = History()
+
+    def script(link: Link) -> None:
+        link.serve_consumer()
+        finish(link)
+
+    with Peer(script) as peer, running(Consumer(peer.settings(), Handler(), observe=history)):
+        wait_until(lambda: of_kind(history, Kind.ready), "ready")
+    assert len(of_kind(history, Kind.finished)) == 1
+
+
 def test_a_cancelled_consumer_builds_everything_up_again() -> None:
     history, handler = History(), Handler()
 
@@ -224,7 +289,8 @@ def test_a_message_whose_handler_fails_is_requeued_and_the_next_one_handled(fail
     with Peer(script) as peer, running(Consumer(peer.settings(), handler, observe=history)):
         wait_until(lambda: of_kind(history, Kind.ack), "an acknowledgement")
     assert handled == ["good"]
-    assert "requeued" in of_kind(history, Kind.rejected)[0].detail
+    assert repr(failure) in of_kind(history, Kind.requeued)[0].detail
+    assert of_kind(history, Kind.rejected) == []
 
 
 def test_a_slow_handler_does_not_starve_heartbeats() -> None:

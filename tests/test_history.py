@@ -25,7 +25,31 @@ def test_a_saved_history_has_one_line_for_each_event(tmp_path: Path) -> None:
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 2
 
 
-@pytest.mark.parametrize("line", ["nonsense", "[]", "{}", '{"at": 1.0, "kind": "fell over", "client": "a"}'])
+def test_a_history_whose_file_is_called_gz_is_compressed(tmp_path: Path) -> None:
+    history = recorded(*(float(second) for second in range(1000)))
+    history.save(tmp_path / "history.jsonl")
+    history.save(tmp_path / "history.jsonl.gz")
+    assert History.load(tmp_path / "history.jsonl.gz").events() == history.events()
+    assert (tmp_path / "history.jsonl.gz").stat().st_size * 4 < (tmp_path / "history.jsonl").stat().st_size
+
+
+def test_what_an_event_does_not_say_is_not_stored(tmp_path: Path) -> None:
+    recorded(1.0).save(tmp_path / "history.jsonl")
+    assert (tmp_path / "history.jsonl").read_text() == '{"at":1.0,"kind":"ack","client":"a"}\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        "[]",
+        "{}",
+        '{"at": 1.0, "kind": "fell over", "client": "a"}',
+        '{"at": "soon", "kind": "ack", "client": "a"}',
+        '{"at": 1.0, "kind": "ack", "client": "a", "sequence": true}',
+        '{"at": 1.0, "kind": "ack", "client": "a", "colour": "red"}',
+    ],
+)
 def test_a_line_that_is_no_event_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "history.jsonl"
     file.write_text('{"at": 1.0, "kind": "ready", "client": "a"}\n' + line + "\n")
@@ -53,6 +77,12 @@ def test_a_snapshot_does_not_grow() -> None:
     snapshot = history.events()
     history(Event(0.0, Kind.ack, "a"))
     assert snapshot == ()
+
+
+def test_what_was_recorded_after_so_many_events_is_the_rest() -> None:
+    history = recorded(1.0, 2.0, 3.0)
+    assert [event.at for event in history.after(1)] == [2.0, 3.0]
+    assert history.after(3) == []
 
 
 def recorded(*moments: float) -> History:

@@ -1,11 +1,16 @@
 """The judge itself is on trial here: each planted fault must be found, and nothing innocent accused."""
 
+import gzip
 import itertools
+import random
+import time
+from pathlib import Path
 
 import pytest
 
-from smoke.history import Event, Kind
-from smoke.judge import Gap, Verdict, judge
+from smoke.backoff import Backoff
+from smoke.history import Event, History, Kind
+from smoke.judge import Gap, Verdict, disturbed, judge, main, unimpressed
 from smoke.messages import Identity
 
 
@@ -24,11 +29,29 @@ class Story:
         redelivered: bool = False,
         producer: str = "p",
         client: str = "client",
+        delivery_count: int = 0,
+        dead_lettered: str = "",
+        corrupt: bool = False,
     ) -> "Story":
         for sequence in sequences:
-            event = Event(next(self._clock), kind, client, producer, sequence, attempt, redelivered)
-            self.events.append(event)
+            self.events.append(
+                Event(
+                    next(self._clock),
+                    kind,
+                    client,
+                    producer,
+                    sequence,
+                    attempt,
+                    redelivered,
+                    delivery_count,
+                    dead_lettered,
+                    corrupt,
+                )
+            )
         return self
+
+    def sent(self, *sequences: int) -> "Story":
+        return self.published(*sequences).confirmed(*sequences)
 
     def published(self, *sequences: int, attempt: int = 1, producer: str = "p") -> "Story":
         return self.tell(Kind.publish, *sequences, attempt=attempt, producer=producer)
@@ -196,6 +219,149 @@ def test_a_rejected_message_is_settled() -> None:
     assert Story().published(1).confirmed(1).delivered(1, acked=False).tell(Kind.rejected, 1).judge().ok
 
 
+def test_a_message_given_back_and_never_handed_out_again_is_a_fault() -> None:
+    verdict = Story().sent(1).delivered(1, acked=False).tell(Kind.requeued, 1).judge()
+    assert not verdict.ok
+    assert verdict.unacknowledged == (("p", 1),)
+
+
+def test_a_message_given_back_and_handed_out_again_is_no_fault() -> None:
+    story = Story().sent(1).delivered(1, acked=False).tell(Kind.requeued, 1)
+    assert story.delivered(1, redelivered=True).judge().ok
+
+
+def test_a_producer_that_ends_in_peace_with_a_message_unconfirmed_has_abandoned_it() -> None:
+    verdict = Story().published(1, 2).confirmed(1).delivered(1).tell(Kind.finished, 0).judge()
+    assert not verdict.ok
+    assert verdict.abandoned == (("p", 2),)
+
+
+def test_a_message_that_arrived_unconfirmed_was_abandoned_all_the_same() -> None:
+    assert Story().published(1).delivered(1).tell(Kind.finished, 0).judge().abandoned == (("p", 1),)
+
+
+def test_a_producer_that_ends_without_saying_so_has_abandoned_nothing() -> None:
+    verdict = Story().published(1).tell(Kind.finished, 0, client="another").judge()
+    assert verdict.ok
+    assert verdict.abandoned == ()
+
+
+def test_a_message_whose_content_changed_on_the_way_is_corrupt() -> None:
+    verdict = Story().sent(1, 2).delivered(1).tell(Kind.delivery, 2, corrupt=True).tell(Kind.rejected, 2).judge()
+    assert not verdict.ok
+    assert verdict.corrupt == (Identity("p", 2, 1),)
+
+
+def test_a_dead_lettered_message_is_neither_lost_nor_delivered() -> None:
+    story = Story().sent(1, 2).delivered(1)
+    verdict = story.tell(Kind.delivery, 2, dead_lettered="q").tell(Kind.ack, 2).judge()
+    assert verdict.ok
+    assert (verdict.delivered, verdict.dead_lettered, verdict.lost) == (1, (("p", 2),), ())
+
+
+def test_a_poison_message_given_back_until_it_is_dead_lettered_is_accounted_for() -> None:
+    story = Story().sent(1)
+    for count in range(4):
+        story.tell(Kind.delivery, 1, redelivered=count > 0, delivery_count=count).tell(Kind.requeued, 1)
+    verdict = story.tell(Kind.delivery, 1, dead_lettered="q").judge()
+    assert verdict.ok
+    assert (verdict.redelivered, verdict.delivery_count, verdict.dead_lettered) == (3, 3, (("p", 1),))
+
+
+def test_a_message_dead_lettered_twice_without_the_flag_is_unexplained() -> None:
+    story = Story().sent(1).tell(Kind.delivery, 1, dead_lettered="q").tell(Kind.delivery, 1, dead_lettered="q")
+    assert story.judge().unexplained == (Identity("p", 1, 1),)
+
+
+def test_the_highest_delivery_count_is_found() -> None:
+    story = Story().sent(1).tell(Kind.delivery, 1).tell(Kind.delivery, 1, redelivered=True, delivery_count=7)
+    assert story.tell(Kind.ack, 1).judge().delivery_count == 7
+
+
+def test_a_later_message_before_an_earlier_one_is_out_of_order() -> None:
+    verdict = judge(Story().sent(1, 2, 3).delivered(1, 3, 2).events, ordered=True)
+    assert not verdict.ok
+    assert verdict.misordered == (Identity("p", 2, 1),)
+
+
+def test_the_order_matters_only_where_it_was_promised() -> None:
+    verdict = Story().sent(1, 2, 3).delivered(1, 3, 2).judge()
+    assert verdict.ok
+    assert verdict.misordered == ()
+
+
+def test_what_comes_again_comes_late_and_is_not_out_of_order() -> None:
+    story = Story().sent(1, 2, 3).published(1, attempt=2).confirmed(1, attempt=2).delivered(1, 2, 3)
+    story.delivered(2, redelivered=True).delivered(1, attempt=2)
+    assert judge(story.events, ordered=True).ok
+
+
+def test_the_order_is_that_of_each_producer() -> None:
+    story = Story()
+    for producer in ("a", "b"):
+        story.published(1, 2, producer=producer).confirmed(1, 2, producer=producer)
+    story.delivered(1, 2, producer="a").delivered(1, 2, producer="b")
+    assert judge(story.events, ordered=True).ok
+
+
+def tries(*times: float, kind: Kind = Kind.connecting, client: str = "client") -> list[Event]:
+    return [Event(time, kind, client) for time in times]
+
+
+def test_more_tries_within_a_second_than_backoff_makes_are_a_storm() -> None:
+    verdict = judge(tries(*(number / 20 for number in range(20))))
+    assert not verdict.ok
+    assert verdict.attempts["client"].peak == 20
+    assert "RETRY STORM of client: 20 attempts within a second" in verdict.sentence()
+
+
+def test_tries_that_come_in_step_are_a_storm_of_many_clients() -> None:
+    verdict = judge(tries(*range(1, 10)))
+    assert not verdict.ok
+    assert verdict.attempts["client"].complaint == "9 attempts in step, spread 0.00"
+
+
+def test_tries_with_exponential_backoff_and_jitter_are_none() -> None:
+    assert judge(tries(0.0, 0.07, 0.13, 0.5, 0.9, 2.1, 3.0, 6.8, 8.0, 12.7)).ok
+
+
+def test_the_backoff_of_our_clients_is_acquitted_however_the_dice_fall() -> None:
+    for seed in range(300):
+        delays = Backoff(uniform=random.Random(seed).uniform)
+        assert judge(tries(*itertools.accumulate(delays.next() for _ in range(20)))).ok, f"seed {seed}"
+
+
+def test_a_connection_that_worked_in_between_makes_no_rhythm() -> None:
+    life = [event for at in range(1, 12) for event in tries(at) + tries(at + 0.1, kind=Kind.ready)]
+    verdict = judge(life)
+    assert verdict.ok
+    assert verdict.attempts["client"].jitter is None
+
+
+def test_a_client_that_was_not_on_the_victim_and_lost_its_connection_is_named() -> None:
+    events = tries(1.0, kind=Kind.lost) + tries(5.0, 6.0, kind=Kind.lost) + tries(5.5, kind=Kind.cancelled)
+    events += tries(5.2, kind=Kind.lost, client="victim")
+    felt = disturbed(events, ["client"], since=2.0, until=5.8)
+    assert [(event.at, event.kind) for event in felt] == [(5.0, Kind.lost), (5.5, Kind.cancelled)]
+
+
+def test_a_fault_that_a_client_did_not_notice_is_vacuous_for_it() -> None:
+    events = tries(1.0, kind=Kind.lost, client="early") + tries(5.0, kind=Kind.lost, client="victim")
+    events += tries(5.0, kind=Kind.nack, client="nacked") + tries(5.0, kind=Kind.delivery, client="happy")
+    assert unimpressed(events, ["early", "victim", "nacked", "happy"], since=2.0) == ["early", "happy"]
+
+
+def test_a_long_history_is_judged_in_seconds() -> None:
+    story = Story()
+    for first in range(1, 75_001, 5_000):
+        story.sent(*range(first, first + 5_000)).delivered(*range(first, first + 5_000))
+    begin = time.process_time()
+    assert judge(story.events, ordered=True).ok
+    assert len(story.events) == 300_000
+    # A second and a half of a machine of 2025; the bound is for one where everything takes several times as long.
+    assert time.process_time() - begin < 6
+
+
 def test_nacks_are_counted_and_no_fault() -> None:
     story = Story().published(1).tell(Kind.nack, 1).published(1, attempt=2).confirmed(1, attempt=2)
     verdict = story.delivered(1, attempt=2).judge()
@@ -252,3 +418,61 @@ def test_the_sentence_of_a_good_history_says_that_nothing_is_lost() -> None:
 def test_the_sentence_of_a_bad_history_begins_with_the_fault() -> None:
     story = Story().published(*range(1, 11)).confirmed(*range(1, 11)).delivered(1, 2)
     assert story.judge().sentence().startswith("LOST 8: p/3, p/4, p/5, p/6, p/7 and 3 more (tail); ")
+
+
+def stored(file: Path, events: list[Event]) -> str:
+    history = History()
+    for event in events:
+        history(event)
+    history.save(file)
+    return str(file)
+
+
+def test_the_command_says_that_a_stored_history_is_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([stored(tmp_path / "h.jsonl", Story().sent(1, 2).delivered(1, 2).events)]) == 0
+    assert capsys.readouterr().out.startswith("2 confirmed, 2 delivered, nothing lost; ")
+
+
+def test_the_command_fails_for_a_bad_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([stored(tmp_path / "h.jsonl.gz", Story().sent(1, 2).delivered(1).events)]) == 1
+    assert capsys.readouterr().out.startswith("LOST 1: p/2 (tail); ")
+
+
+def test_the_command_puts_the_histories_of_several_processes_together(tmp_path: Path) -> None:
+    events = Story().sent(1, 2).delivered(1, 2).events
+    files = [stored(tmp_path / "producer", events[:4]), stored(tmp_path / "consumer", events[4:])]
+    assert main(files) == 0
+    assert main(files[:1]) == 1
+
+
+def test_the_command_insists_on_the_order_if_told_to(tmp_path: Path) -> None:
+    file = stored(tmp_path / "h", Story().sent(1, 2).delivered(2, 1).events)
+    assert main([file]) == 0
+    assert main([file, "--ordered"]) == 1
+
+
+def test_the_command_counts_silences_from_the_fault_to_the_last_publication(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = at(Kind.publish, 100.0, 118.0) + at(Kind.confirm, 100.0, 118.0) + at(Kind.delivery, 100.0, 111.0, 119.0)
+    events += at(Kind.ack, 100.0, 111.0, 119.0) + at(Kind.publish, 100.0, 100.0, 100.0)
+    file = stored(tmp_path / "h", [*events, Event(109.0, Kind.fault, "suite")])
+    assert main([file]) == 0
+    assert main([file, "--since", "1", "--until", "10"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "silence of deliveries 7.00 s" in first
+    assert "silence of deliveries 9.00 s" in second
+
+
+@pytest.mark.parametrize("content", [b"nonsense\n", b"", b"\xff\xfe", None, gzip.compress(b"{}\n" * 99)[:-9]])
+def test_the_command_refuses_what_is_no_history_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    file = tmp_path / ("h.gz" if content and content.startswith(b"\x1f") else "h")
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SystemExit) as end:
+        main([str(file)])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("judge: ")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from smoke.messages import Identity, Message, decode, encode
+from smoke.messages import Identity, Message, checksum, decode, encode
 
 
 def test_a_body_is_exactly_content_and_time() -> None:
@@ -42,6 +42,11 @@ def test_fields_we_do_not_know_are_ignored() -> None:
 def test_anything_else_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"not JSON|not a JSON object|no string|no number"):
         decode(body)
+
+
+def test_a_checksum_is_of_the_body_and_of_the_identity() -> None:
+    assert checksum("p/1/1", b"body") == checksum("p/1/1", b"body")
+    assert len({checksum("p/1/1", b"body"), checksum("p/1/1", b"bodY"), checksum("p/1/2", b"body")}) == 3
 
 
 def test_an_identity_survives_the_journey() -> None:

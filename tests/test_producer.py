@@ -13,7 +13,7 @@ import pytest
 from pika import spec
 
 from smoke.history import History, Kind
-from smoke.messages import Message
+from smoke.messages import Message, checksum
 from smoke.producer import Producer, main
 from smoke.session import FatalError
 from tests.scripted_peer import PATIENCE, Link, Peer, Published, kinds, of_kind, running, wait_until
@@ -60,6 +60,7 @@ def test_a_message_is_persistent_mandatory_and_json_with_an_identity() -> None:
     )
     assert (message.properties.delivery_mode, message.properties.content_type) == (2, "application/json")
     assert message.message_id == f"{client.producer}/1/1"
+    assert message.properties.headers == {"checksum": checksum(message.message_id, message.body)}
 
 
 def test_a_confirm_is_recorded_and_passed_on() -> None:
@@ -71,6 +72,32 @@ def test_a_confirm_is_recorded_and_passed_on() -> None:
             assert client.flush(PATIENCE)
     assert [message.content for message in confirmed] == ["hello"]
     assert kinds(history, Kind.publish, Kind.confirm) == [Kind.publish, Kind.confirm]
+
+
+def test_a_producer_with_nothing_unconfirmed_says_so_at_its_end() -> None:
+    history = History()
+    with Peer(confirm_everything) as peer:
+        client = Producer(peer.settings(), observe=history)
+        with running(client):
+            client.publish("hello")
+            assert client.flush(PATIENCE)
+    assert len(of_kind(history, Kind.finished)) == 1
+
+
+def test_a_producer_with_something_unconfirmed_does_not_say_that_it_finished() -> None:
+    history = History()
+
+    def script(link: Link) -> None:
+        link.serve_producer()
+        link.receive()
+        link.serve_close()
+
+    with Peer(script) as peer:
+        client = Producer(peer.settings(), observe=history)
+        with running(client, grace=0):
+            client.publish("hello")
+            wait_until(lambda: of_kind(history, Kind.publish), "a publication")
+    assert of_kind(history, Kind.finished) == []
 
 
 def test_one_confirm_may_stand_for_many() -> None:

@@ -78,6 +78,37 @@ def test_the_connection_bears_a_name_that_operators_recognise() -> None:
     assert str(names[0]).startswith("rabbitproof consumer cluster_test ")
 
 
+def test_each_connection_has_a_name_of_its_own_which_is_recorded_with_its_endpoint() -> None:
+    names = []
+
+    def script(link: Link) -> None:
+        link.start()
+        properties = link.expect(spec.Connection.StartOk).client_properties
+        names.append((properties or {})["connection_name"])
+        link.tune()
+        link.expect(spec.Connection.Open)
+        link.send(spec.Connection.OpenOk(), channel=0)
+        link.open_channel()
+        link.vanish()
+
+    history = History()
+    with Peer(script, script, serve) as peer, running(idle(peer.settings(), history)):
+        until_ready(history)
+    connections = of_kind(history, Kind.connected)
+    assert len({event.detail for event in connections}) == 3
+    assert [event.detail for event in connections[:2]] == names
+    assert {event.where for event in connections} == {f"127.0.0.1:{peer.port}"}
+
+
+def test_every_try_is_recorded() -> None:
+    history = History()
+    with Peer(serve, listening=False) as peer, running(idle(peer.settings(), history)):
+        wait_until(lambda: len(of_kind(history, Kind.lost)) >= 3, "three tries")
+        peer.listen()
+        until_ready(history)
+    assert len(of_kind(history, Kind.connecting)) == len(of_kind(history, Kind.lost)) + 1
+
+
 def test_a_refused_connection_is_tried_until_somebody_listens() -> None:
     history = History()
     with Peer(serve, listening=False) as peer, running(idle(peer.settings(), history)):
@@ -103,7 +134,7 @@ def test_endpoints_are_not_always_tried_in_the_same_order() -> None:
         history = History()
         with running(idle(Settings(endpoints=endpoints), history)):
             wait_until(partial(of_kind, history, Kind.lost), "a try")
-        firsts.add(of_kind(history, Kind.lost)[0].detail)
+        firsts.add(of_kind(history, Kind.lost)[0].where)
     assert len(firsts) > 1
 
 
