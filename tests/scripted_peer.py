@@ -155,7 +155,7 @@ class Link:
         message_id: str | None = None,
         redelivered: bool = False,
         tag: int | None = None,
-        headers: Mapping[str, object] | None = None,
+        headers: Mapping[str, str | int | None] | None = None,
     ) -> int:
         """Deliver a message: bytes as they are, a string as the content of a proper one. Returns its tag.
 
@@ -165,8 +165,9 @@ class Link:
             body = encode(Message(body, 1.5))
         self._delivered = tag if tag is not None else self._delivered + 1
         deliver = spec.Basic.Deliver("cluster_test", self._delivered, redelivered, "cluster_test", "cluster_test")
-        carried = {CHECKSUM: checksum(message_id, body)} if message_id else {}
-        properties = spec.BasicProperties(message_id=message_id, headers={**carried, **(headers or {})})
+        carried: dict[str, str | int | None] = {CHECKSUM: checksum(message_id, body)} if message_id else {}
+        carried.update(headers or {})
+        properties = spec.BasicProperties(message_id=message_id, headers=dict(carried))
         self._send_content(deliver, properties, body)
         return self._delivered
 

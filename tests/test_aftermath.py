@@ -1,0 +1,109 @@
+"""What is asserted after a fault: each check on its own, against brokers that say what they are told."""
+
+import io
+from collections.abc import Callable
+from email.message import Message
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.error import HTTPError
+
+import pytest
+
+from smoke import aftermath, management
+from smoke.deployment import Deployment, Node
+from smoke.history import Event, Kind
+from smoke.judge import judge
+from smoke.topology import Topology
+
+NODES = tuple(Node(name, f"rabbit@{name}", "cluster", "127.0.0.1", 1, 2) for name in ("a", "b", "c"))
+DEPLOYMENT = cast(Deployment, SimpleNamespace(nodes=NODES))
+NAMES = [node.nodename for node in NODES]
+
+
+def quorum(**changes: object) -> dict[str, object]:
+    queue = {"name": "q", "vhost": "/", "type": "quorum", "leader": NAMES[0], "members": NAMES, "online": NAMES}
+    return {**queue, **changes}
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answers: Callable[[Node], dict[str, Any]] | dict[str, Any]) -> None:
+    def get(_: Deployment, node: Node, path: str) -> Any:
+        said = answers(node) if callable(answers) else answers
+        if path not in said:
+            raise HTTPError(path, 404, "Not Found", Message(), io.BytesIO())
+        return said[path]
+
+    monkeypatch.setattr(management, "get", get)
+
+
+def test_unacknowledged_messages_that_a_channel_holds_are_no_orphans(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = {"messages_unacknowledged": 3, "consumer_details": [{"channel_details": {"name": "ch (1)"}}]}
+    answering(monkeypatch, {"queues/%2F/q": queue, "channels/ch%20%281%29": {"messages_unacknowledged": 3}})
+    aftermath.assert_no_orphans(DEPLOYMENT, Topology(queue="q"), within=0)
+
+
+def test_unacknowledged_messages_that_no_channel_holds_are_orphans(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, {"queues/%2F/q": {"messages_unacknowledged": 3, "consumer_details": []}})
+    with pytest.raises(AssertionError, match="3 messages of q are unacknowledged, but its channels hold 0"):
+        aftermath.assert_no_orphans(DEPLOYMENT, Topology(queue="q"), within=0)
+
+
+def test_quorum_queues_with_leader_and_members_are_replicated(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, {"queues": [quorum(), {"name": "c", "type": "classic", "vhost": "/"}]})
+    aftermath.assert_replicated(DEPLOYMENT, within=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"leader": ""}, "q has no leader"),
+        ({"online": NAMES[:2]}, "q misses .'rabbit@c'."),
+    ],
+)
+def test_one_node_that_sees_less_is_named(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], complaint: str
+) -> None:
+    answering(monkeypatch, lambda node: {"queues": [quorum(**changes) if node.name == "b" else quorum()]})
+    with pytest.raises(AssertionError, match=f"as seen from b.*{complaint}"):
+        aftermath.assert_replicated(DEPLOYMENT, within=0)
+
+
+def test_a_member_that_lags_behind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [{"Node Name": name, "Last Log Index": 7 if name == NAMES[2] else 9} for name in NAMES]
+    answering(monkeypatch, {"queues": [quorum()], "queues/quorum/%2F/q/status": members})
+    with pytest.raises(AssertionError, match=r"have not caught up.*'rabbit@c': 7"):
+        aftermath.assert_replicated(DEPLOYMENT, within=0)
+
+
+def test_members_that_are_equal_have_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [{"Node Name": name, "Last Log Index": 9} for name in NAMES]
+    answering(monkeypatch, {"queues": [quorum()], "queues/quorum/%2F/q/status": members})
+    aftermath.assert_replicated(DEPLOYMENT, within=0)
+
+
+@pytest.mark.parametrize(("count", "fits"), [(0, True), (15, True), (16, False)])
+def test_a_message_near_the_delivery_limit_is_too_near(count: int, fits: bool) -> None:
+    verdict = judge([Event(1.0, Kind.delivery, "c", "p", 1, 1, delivery_count=count)])
+    if fits:
+        aftermath.assert_clear_of_delivery_limit(verdict)
+    else:
+        with pytest.raises(AssertionError, match="delivery count 16; queues give it up at 20"):
+            aftermath.assert_clear_of_delivery_limit(verdict)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"a": 6, "b": 6, "c": 0}, ""),
+        ({"a": 6, "b": 5, "c": 1}, "landed on a server that is not fit: {'c': 1}"),
+        ({"a": 0, "b": 0, "c": 0}, "12 connections were opened, but the balancer gave only"),
+    ],
+)
+def test_new_connections_avoid_a_node_that_is_not_fit(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, int], complaint: str
+) -> None:
+    monkeypatch.setattr(aftermath, "connections_given", lambda *_: given)
+    if complaint:
+        with pytest.raises(AssertionError, match=complaint):
+            aftermath.assert_avoided(DEPLOYMENT, NODES[2])
+    else:
+        aftermath.assert_avoided(DEPLOYMENT, NODES[2])
