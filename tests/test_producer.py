@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pika import spec
 
+from smoke.backoff import Backoff
 from smoke.history import History, Kind
 from smoke.messages import Message, checksum
 from smoke.producer import Producer, main
@@ -228,6 +229,45 @@ def test_a_nack_means_again() -> None:
     assert numbers == [(1, 1), (1, 2), (1, 3), (1, 4)]
     assert len(of_kind(history, Kind.nack)) == 3
     assert len(of_kind(history, Kind.lost)) == 0
+
+
+def test_a_new_channel_with_nothing_but_nacks_is_given_up() -> None:
+    history = History()
+
+    def stubborn(link: Link) -> None:
+        link.serve_producer()
+        for _ in range(4):
+            link.send(spec.Basic.Nack(link.receive().tag))
+        link.expect_end()
+
+    with Peer(stubborn, confirm_everything) as peer:
+        client = Producer(peer.settings(), observe=history)
+        with running(client):
+            client.publish("hello")
+            assert client.flush(PATIENCE)
+    assert [event.detail for event in of_kind(history, Kind.lost)] == ["nothing but nacks on this channel"]
+    assert [event.attempt for event in of_kind(history, Kind.confirm)] == [5]
+
+
+def test_a_channel_that_has_confirmed_something_is_kept_whatever_it_refuses() -> None:
+    history = History()
+
+    def script(link: Link) -> None:
+        link.serve_producer()
+        link.ack(link.receive())
+        for _ in range(6):
+            link.send(spec.Basic.Nack(link.receive().tag))
+        link.confirm_until_close()
+
+    with Peer(script) as peer:
+        client = Producer(peer.settings(), observe=history)
+        with running(client):
+            client.publish("one")
+            assert client.flush(PATIENCE)
+            client._retry = Backoff(base=0.01, cap=0.01)
+            client.publish("two")
+            assert client.flush(PATIENCE)
+    assert of_kind(history, Kind.lost) == []
 
 
 def test_nacks_are_answered_by_backing_off() -> None:
