@@ -27,13 +27,17 @@ class Server:
     backup: bool
 
 
-def servers(balancer: Balancer) -> dict[str, Server]:
+def servers(balancer: Balancer, *, timeout: float = 5) -> dict[str, Server]:
     """Return the servers of the AMQP section by name.
+
+    Args:
+        balancer: which one.
+        timeout: seconds that it has to answer.
 
     Raises:
         OSError: the statistics page does not answer.
     """
-    with urlopen(f"{balancer.stats_url}/stats;csv", timeout=5) as answer:  # noqa: S310 - the inventory says http
+    with urlopen(f"{balancer.stats_url}/stats;csv", timeout=timeout) as answer:  # noqa: S310 - the inventory says http
         lines = answer.read().decode().removeprefix("# ").splitlines()
     return {
         row["svname"]: Server(
@@ -47,9 +51,9 @@ def servers(balancer: Balancer) -> dict[str, Server]:
     }
 
 
-def statuses(balancer: Balancer) -> dict[str, str]:
-    """Return the status of each server by name."""
-    return {name: server.status for name, server in servers(balancer).items()}
+def statuses(balancer: Balancer, *, timeout: float = 5) -> dict[str, str]:
+    """Return the status of each server by name; see servers()."""
+    return {name: server.status for name, server in servers(balancer, timeout=timeout).items()}
 
 
 def sessions(deployment: Deployment) -> dict[str, int]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 
 import pytest
 
-from smoke import balancer_stats, management
+from smoke import balancer_stats, journal, management, report_plugin
 from smoke.deployment import PROJECT, Balancer, Deployment, Node
 from smoke.judge import Verdict
+from smoke.report import Record
 from smoke.waiting import eventually
 
 DEPLOYMENTS = pytest.StashKey[list[Deployment]]()
@@ -47,12 +48,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cluster: needs nodes that form one cluster")
     config.addinivalue_line("markers", "full: takes long, and is only run by --profile full")
     config.stash[FELT] = []
+    report_plugin.register(config)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Ask Ansible for the deployments of the inventory."""
     if not session.config.option.collectonly:
         session.config.stash[DEPLOYMENTS] = Deployment.load(session.config.getoption("--inventory"))
+        report_plugin.about(session.config, session.config.stash[DEPLOYMENTS])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -102,13 +105,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture
-def record(request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
-    """Keep a verdict for the table at the end, and insist that it is good."""
+def record(request: pytest.FixtureRequest) -> Record:
+    """Keep a verdict for the table at the end and for the report, and insist that it is good."""
 
-    def keep(verdict: Verdict) -> None:
+    def keep(verdict: Verdict, gate: float | None = None) -> None:
+        journal.keep(verdict, gate)
         request.config.stash[FELT].append((request.node.name.removeprefix("test_").replace("_", " "), verdict))
         print(verdict.sentence())
         assert verdict.ok, verdict.sentence()
+        longest = max(verdict.delivery_gap.seconds, verdict.confirm_gap.seconds)
+        assert gate is None or longest <= gate, f"silent for longer than {gate:g} s: {verdict.sentence()}"
 
     return keep
 

@@ -11,10 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from smoke import journal
 from smoke.session import Endpoint, Settings
 from smoke.topology import Topology
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+# Asks a host about itself, one "name=value" a line. HAProxy is not on the path of every shell, nor on every host.
+FACTS = (
+    '. /etc/os-release; echo "system=$PRETTY_NAME"; echo "kernel=$(uname -rm)"; echo "processors=$(nproc)"; '
+    'echo "haproxy=$(PATH=$PATH:/usr/sbin haproxy -v 2>/dev/null | head -n 1)"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +215,8 @@ class Deployment:
         Raises:
             PlaybookError: it failed.
         """
-        return _playbook(name, self.inventory, limit=self._limit(limit), extra=extra, options=options)
+        with journal.doing(" ".join([name, *(host.name for host in limit), *options])):
+            return _playbook(name, self.inventory, limit=self._limit(limit), extra=extra, options=options)
 
     def command(self, name: str, *, extra: Mapping[str, object] | None = None) -> list[str]:
         """Return the command that playbook() runs, for who wants to interrupt it."""
@@ -219,16 +228,29 @@ class Deployment:
         Raises:
             PlaybookError: it failed, or the host cannot be reached.
         """
-        return _run("ansible", self.inventory, host.name, "--become", "--module-name=raw", f"--args={command}")
+        with journal.doing(f"{host.name}: {command}"):
+            return self._ask([host], command)
+
+    def facts(self) -> dict[str, dict[str, str]]:
+        """Return what each host says of its system and its HAProxy, by the name of the host.
+
+        Raises:
+            PlaybookError: a host cannot be reached.
+        """
+        return parse_facts(self._ask([*self.nodes, *self.balancers], FACTS))
 
     def holder(self) -> Balancer:
         """Return the balancer that clients reach: the one that holds the virtual address."""
         if not self.vip:
             return self.balancer
         for balancer in self.balancers:
-            if f" {self.vip}/" in self.run(balancer, "ip -color=never -oneline address"):
+            if f" {self.vip}/" in self._ask([balancer], "ip -color=never -oneline address"):
                 return balancer
         raise AssertionError(f"no balancer holds {self.vip}")
+
+    def _ask(self, hosts: Sequence[Node | Balancer], command: str) -> str:
+        names = ",".join(host.name for host in hosts)
+        return _run("ansible", self.inventory, names, "--become", "--module-name=raw", f"--args={command}")
 
     def _limit(self, hosts: Sequence[Node | Balancer]) -> Sequence[Node | Balancer]:
         return hosts or (() if self.alone else (*self.nodes, *self.balancers))
@@ -241,14 +263,28 @@ class Deployment:
         """
         for balancer in self.balancers:
             arguments = {"state": state, "host": node.name, "backend": balancer.section, "socket": balancer.socket}
-            _run(
-                "ansible",
-                self.inventory,
-                balancer.name,
-                "--become",
-                "--module-name=community.general.haproxy",
-                f"--args={json.dumps(arguments)}",
-            )
+            with journal.doing(f"{balancer.name}: {node.name} {state}"):
+                _run(
+                    "ansible",
+                    self.inventory,
+                    balancer.name,
+                    "--become",
+                    "--module-name=community.general.haproxy",
+                    f"--args={json.dumps(arguments)}",
+                )
+
+
+def parse_facts(answers: str) -> dict[str, dict[str, str]]:
+    """Read what Ansible printed of the answers of several hosts to FACTS: "HOST | CHANGED | rc=0 >>" before each."""
+    facts: dict[str, dict[str, str]] = {}
+    for line in answers.splitlines():
+        if line.endswith(" >>"):
+            host = line.split(" ")[0]
+            facts[host] = {}
+        elif "=" in line and facts:
+            name, _, value = line.partition("=")
+            facts[host][name] = value.strip()
+    return facts
 
 
 def _playbook(

@@ -42,6 +42,8 @@ class Kind(StrEnum):
     fault = "fault"  # the suite breaks something now
     healed = "healed"  # the suite has repaired it
     server = "server"  # a balancer says of a server what it did not say before
+    action = "action"  # the suite begins to do something to the deployment
+    done = "done"  # it has done it
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pika
 from pika.exceptions import AMQPError
 
-from smoke import management
+from smoke import journal, management
 from smoke.consumer import Consumer
 from smoke.deployment import Deployment, Node
 from smoke.history import Event, History, Kind
@@ -22,6 +22,7 @@ from smoke.producer import Producer
 from smoke.session import Settings
 from smoke.topology import QueueType, Topology
 from smoke.waiting import eventually
+from smoke.watcher import Watcher
 from smoke.whereabouts import Whereabouts
 
 # Messages per second: enough that a gap of 0.1 s shows, little enough that the machine is never what limits it.
@@ -33,8 +34,6 @@ GATE = 1.0
 # How long everything confirmed has to arrive once publishing has stopped, in seconds. RabbitMQ 4.3 hands out what a
 # lost consumer held only after 60 s (consumer_disconnected_timeout).
 SETTLE = 90.0
-# Who notes what is done to the deployment, among the clients in a history.
-SUITE = "suite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,9 @@ class Stream:
         name = f"smoke-{uuid.uuid4().hex[:8]}"
         self.topology = Topology(name, name, name, queue_type)
         self.history = History()
+        self.recording = journal.Recording(
+            self.history, queue_type, rate, {node.nodename: node.name for node in deployment.nodes}
+        )
         settings = deployment.settings(self.topology)
         self._consumer = clients.consumer(settings, self.history)
         self._producer = clients.producer(settings, self.history)
@@ -99,7 +101,7 @@ class Stream:
         Returns:
             When that was (time.monotonic(), seconds).
         """
-        event = Event(time.monotonic(), kind, SUITE, where=where, detail=detail)
+        event = Event(time.monotonic(), kind, journal.SUITE, where=where, detail=detail)
         self.history(event)
         return event.at
 
@@ -161,7 +163,9 @@ class Stream:
 
     def verdict(self, since: float, *, ordered: bool = False) -> Verdict:
         """Judge the whole history; gaps count from a moment (time.monotonic(), seconds) to the end of publishing."""
-        return judge(self.history.events(), since=since, until=self._ended, ordered=ordered)
+        verdict = judge(self.history.events(), since=since, until=self._ended, ordered=ordered)
+        self.recording.verdict, self.recording.since, self.recording.until = verdict, since, self._ended
+        return verdict
 
     def remove(self) -> None:
         """End what still runs, and remove queue and exchange."""
@@ -220,8 +224,9 @@ def flowing(
 ) -> Iterator[Stream]:
     """A stream that flows from the beginning of the block on, and leaves nothing behind."""
     stream = Stream(deployment, queue_type, rate=rate, clients=clients)
-    try:
-        stream.start()
-        yield stream
-    finally:
-        stream.remove()
+    with journal.recording(stream.recording), Watcher(deployment, stream.history):
+        try:
+            stream.start()
+            yield stream
+        finally:
+            stream.remove()
