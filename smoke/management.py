@@ -64,7 +64,8 @@ def leader(deployment: Deployment, topology: Topology) -> Node:
 def consumer_node(deployment: Deployment, topology: Topology) -> Node | None:
     """Return the node to which the consumer of a queue is connected, None if there is no consumer."""
     for consumer in get(deployment, deployment.nodes[0], "consumers/%2F"):
-        if consumer["queue"]["name"] == topology.queue:
+        # Empty for a moment after the consumer has come.
+        if consumer["queue"]["name"] == topology.queue and consumer["channel_details"]:
             return deployment.node(consumer["channel_details"]["node"])
     return None
 

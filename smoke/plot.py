@@ -38,7 +38,7 @@ RATES = 1.7
 LANE = 0.24
 MARGIN = 0.5
 # Where the axes begin and end, as parts of the width: names of lanes to the left, nothing to the right.
-LEFT, RIGHT = 0.105, 0.995
+LEFT, RIGHT = 0.105, 0.985
 # A text needs so much room inside a bar, as a part of the width of the window for each character.
 CHARACTER = 0.0052
 # More messages than this in a window are drawn as rates, not one by one.
@@ -48,10 +48,10 @@ SINGLE = 1500
 def draw(timeline: Timeline, window: Span | None = None) -> str:
     """Return an <svg> of a timeline, or of a window of it in which each message is seen.
 
-    Seconds count from the first thing that the suite did to the deployment, or from the first message.
+    Seconds count from Timeline.zero.
     """
     shown = window or Span(timeline.begin, timeline.end)
-    zero = timeline.actions.spans[0].begin if timeline.actions.spans else timeline.begin
+    zero = timeline.zero
     lanes = [timeline.actions, *timeline.clients, *timeline.servers]
     with _style():
         height = RATES + LANE * len(lanes) + MARGIN + 0.25
@@ -61,7 +61,7 @@ def draw(timeline: Timeline, window: Span | None = None) -> str:
         split = (MARGIN + LANE * len(lanes)) / height
         messages = figure.add_axes((LEFT, split + 0.03, RIGHT - LEFT, 1 - split - 0.03 - 0.08))
         states = figure.add_axes((LEFT, bottom, RIGHT - LEFT, split - bottom), sharex=messages)
-        _messages(messages, timeline, shown, zero)
+        _messages(messages, timeline, shown)
         _lanes(states, lanes, shown, zero, _nodes(timeline))
         for axes in (messages, states):
             axes.patch.set_alpha(0)
@@ -71,11 +71,18 @@ def draw(timeline: Timeline, window: Span | None = None) -> str:
                 axes.axvline(mark.at - zero, color=COLOURS["ink"], linewidth=1, linestyle=(0, (4, 3)))
         for mark in timeline.marks:
             if shown.begin <= mark.at <= shown.end:
+                late = mark.at > (shown.begin + shown.end) / 2
                 messages.annotate(
-                    f" {mark.text}", (mark.at - zero, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8
+                    f"{mark.text} " if late else f" {mark.text}",
+                    (mark.at - zero, 0.97),
+                    xycoords=("data", "axes fraction"),
+                    ha="right" if late else "left",
+                    va="top",
+                    fontsize=8,
                 )
         messages.set_xlim(shown.begin - zero, shown.end - zero)
-        states.set_xlabel("seconds since the suite first touched the deployment")
+        since = "the suite first touched the deployment" if timeline.actions.spans else "the first message"
+        states.set_xlabel(f"seconds since {since}")
         output = io.StringIO()
         figure.savefig(output, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
     return _inline(output.getvalue())
@@ -99,7 +106,8 @@ def _style() -> AbstractContextManager[None]:
     )
 
 
-def _messages(axes: Axes, timeline: Timeline, shown: Span, zero: float) -> None:
+def _messages(axes: Axes, timeline: Timeline, shown: Span) -> None:
+    zero = timeline.zero
     kinds = {"published": timeline.published, "confirmed": timeline.confirmed, "delivered": timeline.delivered}
     inside = {name: [at for at in times if shown.begin <= at <= shown.end] for name, times in kinds.items()}
     whole = shown.begin <= timeline.begin and shown.end >= timeline.end
@@ -111,12 +119,13 @@ def _messages(axes: Axes, timeline: Timeline, shown: Span, zero: float) -> None:
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
     else:
-        _rates(axes, inside, shown, zero, timeline.bucket() if whole else shown.seconds / 150)
+        _rates(axes, timeline, inside, shown, timeline.bucket() if whole else shown.seconds / 150)
     axes.tick_params(axis="x", labelbottom=False)
-    _label_gap(axes, timeline, zero, shown)
+    _label_gap(axes, timeline, shown)
 
 
-def _rates(axes: Axes, kinds: dict[str, list[float]], shown: Span, zero: float, bucket: float) -> None:
+def _rates(axes: Axes, timeline: Timeline, kinds: dict[str, list[float]], shown: Span, bucket: float) -> None:
+    zero = timeline.zero
     counted = {name: rates(kinds[name], shown.begin, shown.end, bucket) for name in ("delivered", "published")}
     edges = [shown.begin - zero + bucket * number for number in range(len(counted["published"]) + 1)]
     axes.stairs(counted["delivered"], edges, fill=True, color=COLOURS["delivered"], alpha=0.45, label="delivered")
@@ -124,9 +133,8 @@ def _rates(axes: Axes, kinds: dict[str, list[float]], shown: Span, zero: float, 
         counted["published"], edges, color=COLOURS["published"], linewidth=1.1, label="published", baseline=None
     )
     # What was held up arrives at once: such a peak would press everything else to the floor.
-    usual = sorted(counted["published"])[len(counted["published"]) // 2]
     peak = max(*counted["delivered"], *counted["published"])
-    top = min(peak, max(2.5 * usual, 1)) * 1.12
+    top = min(peak, 2.5 * timeline.rate) * 1.12
     axes.set_ylim(0, top)
     for rate, at in zip(counted["delivered"], edges, strict=False):
         if rate > top and rate == peak:
@@ -136,10 +144,10 @@ def _rates(axes: Axes, kinds: dict[str, list[float]], shown: Span, zero: float, 
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0)
 
 
-def _label_gap(axes: Axes, timeline: Timeline, zero: float, shown: Span) -> None:
+def _label_gap(axes: Axes, timeline: Timeline, shown: Span) -> None:
     gap = timeline.longest_gap
     if gap is not None and shown.begin <= gap.begin and gap.end <= shown.end:
-        middle = (gap.begin + gap.end) / 2 - zero
+        middle = (gap.begin + gap.end) / 2 - timeline.zero
         axes.annotate(
             f"{gap.seconds:.2f} s",
             (middle, 1.01),

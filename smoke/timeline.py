@@ -67,6 +67,7 @@ class Timeline:
     Attributes:
         begin: of the first message.
         end: of the last event.
+        rate: messages per second that were meant to be published.
         published: when messages were published.
         confirmed: when they were confirmed.
         delivered: when they were delivered.
@@ -80,6 +81,7 @@ class Timeline:
 
     begin: float
     end: float
+    rate: float
     published: tuple[float, ...]
     confirmed: tuple[float, ...]
     delivered: tuple[float, ...]
@@ -88,6 +90,11 @@ class Timeline:
     actions: Lane
     clients: tuple[Lane, ...]
     servers: tuple[Lane, ...]
+
+    @property
+    def zero(self) -> float:
+        """From when to count: the first thing that the suite did to the deployment, or else the first message."""
+        return self.actions.spans[0].begin if self.actions.spans else self.begin
 
     @property
     def longest_gap(self) -> Span | None:
@@ -124,6 +131,7 @@ def timeline(
     return Timeline(
         begin=begin,
         end=end,
+        rate=rate,
         published=published,
         confirmed=_times(seen[Kind.confirm]),
         delivered=delivered,
