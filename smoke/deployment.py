@@ -27,7 +27,10 @@ FACTS = (
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A RabbitMQ node: its name in the inventory, on the statistics page, and among Erlang nodes; and its cluster."""
+    """A RabbitMQ node: its name in the inventory, on the statistics page, and among Erlang nodes; and its cluster.
+
+    The settings, by the name of the variable, are those that decide how soon a failure is noticed.
+    """
 
     name: str
     nodename: str
@@ -35,6 +38,7 @@ class Node:
     address: str
     amqp_port: int
     management_port: int
+    settings: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Balancer:
-    """An HAProxy in front of the nodes."""
+    """An HAProxy in front of the nodes. For its settings see Node."""
 
     name: str
     address: str
@@ -59,6 +63,7 @@ class Balancer:
     socket: str
     backup_servers: tuple[str, ...]
     detection: Detection
+    settings: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
 
 
 class PlaybookError(Exception):
@@ -334,4 +339,5 @@ def _balancer(described: dict[str, Any]) -> Balancer:
         **{name: described[name] for name in ("name", "address", "port", "stats_url", "section", "socket")},
         backup_servers=tuple(described["backup_servers"]),
         detection=Detection(**{name: float(value) for name, value in described["detection"].items()}),
+        settings=described["settings"],
     )

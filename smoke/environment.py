@@ -32,13 +32,13 @@ def versions(deployments: Iterable[Deployment]) -> Groups:
         **{
             name: answers
             for deployment in deployments
-            for name, answers in together({**_nodes(deployment), **_hosts(deployment)}).items()
+            for name, answers in together(_hosts(deployment, _nodes(deployment))).items()
         },
     }
 
 
 def settings(deployments: Iterable[Deployment]) -> Groups:
-    """Return what decides how soon a failure is seen: the check of each balancer, and the patience of the clients."""
+    """Return what decides how soon a failure is noticed: of the clients, the balancers and the nodes."""
     groups = {}
     for deployment in deployments:
         clients = deployment.settings(Topology())
@@ -53,9 +53,13 @@ def settings(deployments: Iterable[Deployment]) -> Groups:
             "rate": f"{RATE:g} messages/s unless said otherwise",
         }
         for balancer in deployment.balancers:
-            groups[f"Check of {balancer.name}"] = {
-                name.replace("_", " "): f"{value:g} s" for name, value in asdict(balancer.detection).items()
+            # The bounds that follow from the settings first.
+            groups[balancer.name] = {
+                **{name.replace("_", " "): f"{value:g} s" for name, value in asdict(balancer.detection).items()},
+                **_said(balancer.settings),
             }
+        for node in deployment.nodes:
+            groups[node.name] = _said(node.settings)
     return together(groups)
 
 
@@ -65,6 +69,10 @@ def together(groups: Mapping[str, Mapping[str, str]]) -> Groups:
     for name, group in groups.items():
         same.setdefault(tuple(group.items()), []).append(name)
     return {", ".join(names): dict(group) for group, names in same.items()}
+
+
+def _said(settings: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in settings.items()}
 
 
 def _nodes(deployment: Deployment) -> Groups:
@@ -78,16 +86,16 @@ def _nodes(deployment: Deployment) -> Groups:
     return groups
 
 
-def _hosts(deployment: Deployment) -> Groups:
+def _hosts(deployment: Deployment, groups: Groups) -> Groups:
     try:
         facts = deployment.facts()
     except PlaybookError:
-        return {}
-    groups = _nodes(deployment)
+        return groups
+    balancers = {balancer.name for balancer in deployment.balancers}
     for host, said in facts.items():
         group = groups.setdefault(host, {})
         group["system"] = f"{said['system']}, kernel {said['kernel']}, {said['processors']} processors"
-        if host in {balancer.name for balancer in deployment.balancers}:
+        if host in balancers:
             group["HAProxy"] = said["haproxy"].removeprefix("HAProxy version ").split(" ")[0]
     return groups
 

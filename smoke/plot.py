@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -73,9 +74,11 @@ def draw(timeline: Timeline, window: Span | None = None) -> str:
             if shown.begin <= mark.at <= shown.end:
                 late = mark.at > (shown.begin + shown.end) / 2
                 messages.annotate(
-                    f"{mark.text} " if late else f" {mark.text}",
-                    (mark.at - zero, 0.97),
+                    mark.text,
+                    (mark.at - zero, 1),
+                    xytext=(-4 if late else 4, -3),
                     xycoords=("data", "axes fraction"),
+                    textcoords="offset points",
                     ha="right" if late else "left",
                     va="top",
                     fontsize=8,
@@ -113,7 +116,9 @@ def _messages(axes: Axes, timeline: Timeline, shown: Span) -> None:
     whole = shown.begin <= timeline.begin and shown.end >= timeline.end
     if not whole and max(map(len, inside.values())) <= SINGLE:
         for row, (name, times) in enumerate(inside.items()):
-            axes.vlines([at - zero for at in times], -row - 0.36, -row + 0.36, COLOURS[name], linewidth=0.9)
+            # One line with interruptions: a tick of its own for each message makes the page several times as large.
+            ticks = [(at - zero, y) for at in times for y in (-row - 0.36, -row + 0.36, math.nan)]
+            axes.plot([x for x, _ in ticks], [y for _, y in ticks], color=COLOURS[name], linewidth=0.9)
         axes.set_yticks([0, -1, -2], labels=list(kinds))
         axes.set_ylim(-2.5, 0.5)
         axes.spines["left"].set_visible(False)
