@@ -193,11 +193,11 @@ class Deployment:
 
     def freeze(self, *nodes: Node) -> None:
         """Let nodes do nothing, with SIGSTOP, until thaw(). Their connections stay open."""
-        self.playbook("kill", nodes, extra={"rabbitmq_signal": "STOP"})
+        self.playbook("kill", nodes, extra={"rabbitmq_signal": "STOP"}, what="freeze")
 
     def thaw(self, *nodes: Node) -> None:
         """Let nodes go on after freeze()."""
-        self.playbook("kill", nodes, extra={"rabbitmq_signal": "CONT"})
+        self.playbook("kill", nodes, extra={"rabbitmq_signal": "CONT"}, what="thaw")
 
     def power_host(self, host: Node | Balancer, verb: str) -> None:
         """Freeze, thaw, kill or start a host, as its hypervisor does.
@@ -205,7 +205,9 @@ class Deployment:
         Raises:
             subprocess.CalledProcessError: it did not.
         """
-        subprocess.run(self.power[host.name][verb], shell=True, check=True, capture_output=True, text=True)  # noqa: S602
+        command = self.power[host.name][verb]
+        with journal.doing(f"{verb} the host {host.name}"):
+            subprocess.run(command, shell=True, check=True, capture_output=True, text=True)  # noqa: S602
 
     def playbook(
         self,
@@ -214,26 +216,29 @@ class Deployment:
         *,
         extra: Mapping[str, object] | None = None,
         options: Sequence[str] = (),
+        what: str = "",
     ) -> str:
         """Run one of the playbooks against this deployment; returns what it printed.
+
+        What it does there is called by the name of the playbook, unless there is a better word.
 
         Raises:
             PlaybookError: it failed.
         """
-        with journal.doing(" ".join([name, *(host.name for host in limit), *options])):
+        with journal.doing(" ".join([what or name, *(host.name for host in limit), *options])):
             return _playbook(name, self.inventory, limit=self._limit(limit), extra=extra, options=options)
 
     def command(self, name: str, *, extra: Mapping[str, object] | None = None) -> list[str]:
         """Return the command that playbook() runs, for who wants to interrupt it."""
         return _command("ansible-playbook", self.inventory, *_arguments(name, self._limit(()), extra, ()))
 
-    def run(self, host: Node | Balancer, command: str) -> str:
-        """Run a shell command on a host as root; returns what it printed.
+    def run(self, host: Node | Balancer, command: str, *, what: str = "") -> str:
+        """Run a shell command on a host as root, called what for people; returns what it printed.
 
         Raises:
             PlaybookError: it failed, or the host cannot be reached.
         """
-        with journal.doing(f"{host.name}: {command}"):
+        with journal.doing(f"{host.name}: {what or command}"):
             return self._ask([host], command)
 
     def facts(self) -> dict[str, dict[str, str]]:

@@ -117,6 +117,16 @@ def doing(what: str) -> Iterator[None]:
             _journal.actions.remove(action)
 
 
+@contextmanager
+def fault(what: str) -> Iterator[None]:
+    """Note that something is broken during the block."""
+    note(Kind.fault, what)
+    try:
+        yield
+    finally:
+        note(Kind.healed, "over")
+
+
 def under_way() -> Action | None:
     """Return what is being done now, the latest beginning if there are several."""
     with _journal.lock:

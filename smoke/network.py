@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from smoke import journal
 from smoke.deployment import Balancer, Deployment, Node
 
 TABLE = "inet smoke_cut"
@@ -55,12 +56,13 @@ def cut(
     ]
     timer = f"systemd-run --collect --quiet --unit=smoke-cut --on-active={LONGEST} nft delete table {TABLE}"
     script = "\n".join(rules)
-    deployment.run(host, f"{timer} && nft -f - << 'RULES'\n{script}\nRULES")
-    try:
-        yield
-    finally:
-        counted = deployment.run(
-            host, f"nft list table {TABLE} && nft delete table {TABLE}; systemctl stop smoke-cut.timer"
-        )
+    whom = ", ".join(peer.name for peer in peers) or "everyone"
+    with journal.fault(f"{host.name} is cut off from {whom}"):
+        deployment.run(host, f"{timer} && nft -f - << 'RULES'\n{script}\nRULES", what="cut off")
+        try:
+            yield
+        finally:
+            heal = f"nft list table {TABLE} && nft delete table {TABLE}; systemctl stop smoke-cut.timer"
+            counted = deployment.run(host, heal, what="reconnect")
     packets = sum(int(number) for number in re.findall(r"counter packets (\d+)", counted))
     assert packets > 0, f"the cut of {host.name} met no packet: the fault was none"

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from smoke import balancer_stats, management
+from smoke import balancer_stats, journal, management
 from smoke.deployment import Balancer, Deployment, Node
 from smoke.history import Kind
 from smoke.judge import Verdict
@@ -111,11 +111,12 @@ def test_the_host_of_a_balancer_loses_its_power(hosts: Deployment, record: Recor
 @contextmanager
 def switched(deployment: Deployment, host: Node | Balancer, off: str, on: str) -> Iterator[None]:
     """Switch a host off during the block."""
-    deployment.power_host(host, off)
-    try:
-        yield
-    finally:
-        deployment.power_host(host, on)
+    with journal.fault(f"{off} the host {host.name}"):
+        deployment.power_host(host, off)
+        try:
+            yield
+        finally:
+            deployment.power_host(host, on)
 
 
 def of_the_consumer(deployment: Deployment, stream: Stream) -> Node:

@@ -111,6 +111,13 @@ def test_what_the_suite_does_is_in_the_history_of_the_stream_that_flows() -> Non
     ]
 
 
+def test_a_fault_begins_and_ends_in_the_history_of_the_stream() -> None:
+    entry = Recording(History(), QueueType.QUORUM, 10.0)
+    with journal.recording(entry), journal.fault("rabbit is cut off"):
+        pass
+    assert [event.kind for event in entry.history.events()] == [Kind.fault, Kind.healed]
+
+
 def test_an_action_that_fails_has_ended_all_the_same() -> None:
     with pytest.raises(OSError, match="gone"), journal.doing("stop rabbit"):
         raise OSError("gone")
