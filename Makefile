@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:     ## List the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-deploy: $(BIN)/installed  ## Make the deployment what the inventory says; safe to run again
+deploy: .venv/installed  ## Make the deployment what the inventory says; safe to run again
 	$(PLAYBOOK) playbooks/site.yml
 
 test: check deploy  ## Everything that proves the project: lint, unit tests, deploy, smoke suite, the lab
@@ -20,26 +20,26 @@ test: check deploy  ## Everything that proves the project: lint, unit tests, dep
 
 check: lint unit  ## The fast loop: lint and unit tests
 
-smoke: $(BIN)/installed  ## Break a deployment on purpose and count what its clients felt
+smoke: .venv/installed  ## Break a deployment on purpose and count what its clients felt
 	$(BIN)/pytest smoke --inventory $(INVENTORY)
 
-destroy: $(BIN)/installed  ## Remove the deployment: nodes, data and processes; the packages stay
+destroy: .venv/installed  ## Remove the deployment: nodes, data and processes; the packages stay
 	$(PLAYBOOK) playbooks/destroy.yml
 
-lab: $(BIN)/installed  ## Deploy on five hosts, systemd containers of this machine, and leave them running
+lab: .venv/installed  ## Deploy on five hosts, systemd containers of this machine, and leave them running
 	$(BIN)/ansible-playbook --inventory inventory/lab molecule/shared/create.yml
 	$(BIN)/ansible-playbook --inventory inventory/lab playbooks/site.yml
 
-unlab: $(BIN)/installed  ## Remove the lab: hosts, network, secrets
+unlab: .venv/installed  ## Remove the lab: hosts, network, secrets
 	$(BIN)/ansible-playbook --inventory inventory/lab molecule/shared/destroy.yml
 
-molecule: $(BIN)/installed  ## Every scenario of the lab, one after the other, with everything that the smoke suite has
+molecule: .venv/installed  ## Every scenario of the lab, one after the other, with everything that the smoke suite has
 	SMOKE_PROFILE=full $(BIN)/molecule test --all
 
-bench: $(BIN)/installed  ## Measure how long provisioning takes, on hosts of its own, and write docs/benchmarks.md
+bench: .venv/installed  ## Measure how long provisioning takes, on hosts of its own, and write docs/benchmarks.md
 	$(BIN)/python -m bench
 
-lint: $(BIN)/installed  ## Style and types
+lint: .venv/installed  ## Style and types
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --offline
 	$(BIN)/ruff check
@@ -49,17 +49,17 @@ lint: $(BIN)/installed  ## Style and types
 	$(BIN)/python scripts/reference.py --check
 
 # The templates are checked by the real haproxy; the package starts nothing.
-unit: $(BIN)/installed  ## Tests that need no deployment
+unit: .venv/installed  ## Tests that need no deployment
 	@test -x /usr/sbin/haproxy || $(PLAYBOOK) playbooks/install.yml
 	$(BIN)/pytest tests --numprocesses 2
 
-docs: $(BIN)/installed  ## Write docs/variables.md from the argument specs
+docs: .venv/installed  ## Write docs/variables.md from the argument specs
 	$(BIN)/python scripts/reference.py
 
-lock: $(BIN)/installed  ## Pin requirements.in anew into requirements.txt
+lock: .venv/installed  ## Pin requirements.in anew into requirements.txt
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-emit-find-links --output-file requirements.txt requirements.in
 
-$(BIN)/installed: requirements.txt pyproject.toml scripts/bootstrap.sh
+.venv/installed: requirements.txt pyproject.toml scripts/bootstrap.sh
 	scripts/bootstrap.sh
