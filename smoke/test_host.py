@@ -39,7 +39,7 @@ def test_the_node_of_the_clients_freezes(deployment: Deployment, record: Record)
         begin = time.monotonic()
         deployment.freeze(victim)
         try:
-            assert_down(deployment, victim)
+            assert_down(deployment, victim, silent=True)
             survived(stream, begin, f"messages flow without {victim.name}")
         finally:
             deployment.thaw(victim)
@@ -53,7 +53,7 @@ def test_the_host_of_the_clients_freezes(hosts: Deployment, record: Record) -> N
         victim = of_the_consumer(hosts, stream)
         begin = time.monotonic()
         with switched(hosts, victim, "freeze", "thaw"):
-            assert_down(hosts, victim)
+            assert_down(hosts, victim, silent=True)
             survived(stream, begin, f"messages flow without {victim.name}")
         assert_up(hosts, victim)
         stream.finish()
@@ -65,7 +65,7 @@ def test_the_host_of_the_clients_loses_its_power(hosts: Deployment, record: Reco
         victim = of_the_consumer(hosts, stream)
         begin = time.monotonic()
         with switched(hosts, victim, "kill", "start"):
-            assert_down(hosts, victim)
+            assert_down(hosts, victim, silent=True)
             survived(stream, begin, f"messages flow without {victim.name}")
         assert_up(hosts, victim)
         stream.finish()
@@ -78,7 +78,7 @@ def test_the_node_of_the_clients_is_cut_off_from_everyone(hosts: Deployment, rec
         victim = of_the_consumer(hosts, stream)
         begin = time.monotonic()
         with cut(hosts, victim, verdict=verdict):
-            assert_down(hosts, victim)
+            assert_down(hosts, victim, silent=True)
             survived(stream, begin, f"messages flow without {victim.name}")
         assert_up(hosts, victim)
         stream.finish()
@@ -91,7 +91,7 @@ def test_the_node_of_the_clients_is_cut_off_from_its_peers_only(hosts: Deploymen
         victim = of_the_consumer(hosts, stream)
         begin = time.monotonic()
         with cut(hosts, victim, peers=hosts.others(victim)):
-            assert_down(hosts, victim)
+            assert_down(hosts, victim, silent=True)
             survived(stream, begin, f"messages flow without {victim.name}")
         assert_up(hosts, victim)
         stream.finish()
