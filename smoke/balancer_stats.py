@@ -28,7 +28,7 @@ class Server:
 
 
 def servers(balancer: Balancer, *, timeout: float = 5) -> dict[str, Server]:
-    """Return the servers of the AMQP section by name.
+    """Return the servers of the AMQP section by name, without the last resorts: those are the same nodes once more.
 
     Args:
         balancer: which one.
@@ -47,7 +47,9 @@ def servers(balancer: Balancer, *, timeout: float = 5) -> dict[str, Server]:
             backup=row["bck"] == "1",
         )
         for row in csv.DictReader(lines)
-        if row["pxname"] == balancer.section and row["svname"] not in ("FRONTEND", "BACKEND")
+        if row["pxname"] == balancer.section
+        and row["svname"] not in ("FRONTEND", "BACKEND")
+        and ":" not in row["svname"]
     }
 
 

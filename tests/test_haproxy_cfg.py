@@ -35,6 +35,18 @@ GOLDEN_CASES: dict[str, dict[str, Any]] = {
     "leastconn-backup": {"haproxy_balance": "leastconn", "haproxy_backup_servers": ["broker3"]},
 }
 
+WITH_AGENTS = [server | {"agent_port": 15690} for server in SERVERS]
+# Where the check speaks AMQP (3.10.8, 4.0.5), and where there is a better one.
+GOLDEN_CASES |= {
+    f"{profile}-{check}": {
+        "haproxy_profile": profile,
+        "haproxy_servers": WITH_AGENTS,
+        "haproxy_broker_version": version,
+    }
+    for profile in ("default", "lan")
+    for check, version in (("amqp", "3.10.8"), ("http", "4.3.6"))
+}
+
 CHECKS = ("http", "amqp", "tcp")
 BALANCES = ("roundrobin", "leastconn")
 SWITCHES: dict[str, tuple[Any, Any]] = {
@@ -42,6 +54,8 @@ SWITCHES: dict[str, tuple[Any, Any]] = {
     "haproxy_slowstart": (0, 30000),
     "haproxy_server_maxconn": (0, 500),
     "haproxy_shutdown_sessions": (True, False),
+    "haproxy_user_timeout": (0, 5000),
+    "haproxy_servers": (SERVERS, WITH_AGENTS),
 }
 
 
@@ -210,6 +224,7 @@ OTHER_VALUES: dict[str, Any] = {
     "haproxy_maxconn": 1,
     "haproxy_stats_address": "10.0.0.1",
     "haproxy_stats_port": 8101,
+    "haproxy_profile": "lan",
     "haproxy_check": "tcp",
     "haproxy_check_inter": 1,
     "haproxy_check_fastinter": 1,
@@ -218,6 +233,7 @@ OTHER_VALUES: dict[str, Any] = {
     "haproxy_check_fall": 1,
     "haproxy_check_timeout": 1,
     "haproxy_shutdown_sessions": False,
+    "haproxy_user_timeout": 1,
     "haproxy_connect_timeout": 1,
     "haproxy_idle_timeout": 1,
     "haproxy_hard_stop_after": 1,
@@ -282,6 +298,7 @@ def test_rendering_twice_gives_the_same_text() -> None:
         ("haproxy_check_inter", "5000", 5000),
         ("haproxy_check_fall", "5", 5),
         ("haproxy_slowstart", "0", 0),
+        ("haproxy_user_timeout", "0", 0),
         ("haproxy_server_maxconn", "0", 0),
         ("haproxy_shutdown_sessions", "false", False),
         ("haproxy_drop_privileges", "false", False),
@@ -290,3 +307,55 @@ def test_rendering_twice_gives_the_same_text() -> None:
 def test_a_value_given_as_text_on_the_command_line_means_the_same(option: str, text: str, value: Any) -> None:
     # --extra-vars haproxy_check_fall=5 passes the specification, which converts a copy.
     assert configuration(**{option: text}) == configuration(**{option: value})
+
+
+def options_of(text: str) -> dict[str, str]:
+    """The options of every server line by name."""
+    return {line.split()[1]: line.split(maxsplit=3)[3] for line in server_lines(text)}
+
+
+@pytest.mark.parametrize("version", ["3.10.8", "4.0.5", "4.3.6"])
+def test_every_node_with_an_agent_is_there_once_more_as_a_last_resort_that_no_agent_can_take_out(version: str) -> None:
+    lines = options_of(configuration(haproxy_servers=WITH_AGENTS, haproxy_broker_version=version))
+    assert list(lines) == [f"broker{n}{suffix}" for suffix in ("", ":last-resort") for n in (1, 2, 3)]
+    assert [(" backup" in options, "agent" in options) for options in lines.values()] == [(False, True)] * 3 + [
+        (True, False)
+    ] * 3
+
+
+def test_the_clients_of_last_resorts_leave_them_for_the_first_server_that_is_back() -> None:
+    lines = options_of(configuration(haproxy_servers=WITH_AGENTS))
+    assert {name for name, options in lines.items() if "on-marked-up shutdown-backup-sessions" in options} == {
+        "broker1",
+        "broker2",
+        "broker3",
+    }
+
+
+def test_the_clients_of_a_server_that_stands_by_may_stay_on_it() -> None:
+    text = configuration(haproxy_servers=WITH_AGENTS, haproxy_backup_servers=["broker3"])
+    assert "on-marked-up" not in text
+    # HAProxy takes the first backup server that is UP: the last resorts come after the one that was chosen.
+    backups = [name for name, options in options_of(text).items() if " backup" in options]
+    assert backups == ["broker3", "broker1:last-resort", "broker2:last-resort", "broker3:last-resort"]
+
+
+def test_a_server_without_an_agent_is_there_once() -> None:
+    lines = options_of(configuration(haproxy_servers=[*WITH_AGENTS[:2], SERVERS[2] | {"agent_port": 0}]))
+    assert "broker3:last-resort" not in lines
+    assert "agent" not in lines["broker3"]
+
+
+def test_agents_on_servers_that_are_there_already_need_a_reload() -> None:
+    assert description(configuration(haproxy_servers=WITH_AGENTS)) != description(configuration())
+
+
+def test_a_given_value_wins_over_the_profile() -> None:
+    text = configuration(haproxy_profile="lan", haproxy_check_fall=5)
+    assert " inter 1000ms rise 2 fall 5" in text
+
+
+def test_the_times_of_the_profile_lan_are_calculated_in_the_comments() -> None:
+    text = configuration(haproxy_profile="lan", haproxy_broker_version="4.3.6")
+    assert "# A server that stops is DOWN after 0.25 to 1.25 s " in text
+    assert "# One that hangs is DOWN after at most 3.25 s " in text

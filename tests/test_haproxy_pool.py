@@ -113,14 +113,18 @@ def command(file: str, task: str, options: dict[str, Any], item: Any) -> str:
     )
 
 
-def add(options: dict[str, Any], server: dict[str, Any]) -> str:
-    return command("pool", "pool | Add the servers that are new", options, server)
+def add(options: dict[str, Any], name: str) -> str:
+    lines = {line["name"]: line for line in evaluate("__haproxy_lines", "haproxy", POOL | options)}
+    return command("pool", "pool | Add the servers that are new", options, lines[name])
 
 
 SWITCHES: dict[str, tuple[Any, Any]] = {
     "haproxy_slowstart": (0, 30000),
     "haproxy_server_maxconn": (0, 500),
     "haproxy_shutdown_sessions": (True, False),
+    "haproxy_user_timeout": (0, 5000),
+    "haproxy_backup_servers": ([], ["rabbit2"]),
+    "haproxy_servers": (SERVERS, [server | {"agent_port": 15690} for server in SERVERS]),
 }
 
 
@@ -130,10 +134,13 @@ def test_a_server_that_is_added_to_a_running_haproxy_has_the_options_of_the_file
         options = dict(zip(SWITCHES, values, strict=True)) | {"haproxy_check": check}
         lines = list(setting_lines(render("haproxy.cfg", "haproxy", POOL | options)))
         (defaults,) = [line.removeprefix("default-server ") for line in lines if line.startswith("default-server ")]
-        (written,) = [line for line in lines if line.startswith("server rabbit1 ")]
-        added = re.search(r'say "add server \$name (.*?)"', add(options, SERVERS[0]))
-        assert added
-        assert f"server rabbit1 {added[1]}" == f"{written} {defaults}"
+        for written in [line for line in lines if line.startswith("server ")]:
+            name = written.split()[1]
+            added = re.search(r'say "add server \$name (.*?)"', add(options, name))
+            assert added
+            # Which HAProxy does not accept here.
+            accepted = defaults.removesuffix(" tcp-ut 5000ms")
+            assert f"server {name} {added[1]}" == f"{written} {accepted}"
 
 
 @dataclass
@@ -233,7 +240,7 @@ def test_servers_are_added_to_and_removed_from_a_running_haproxy(balancer: Balan
 
     fourth = {"name": "rabbit4", "address": "127.0.0.1", "port": 3, "management_port": 4}
     balancer.write(haproxy_servers=[*balancer.options["haproxy_servers"], fourth])
-    balancer.shell(add(balancer.options, fourth))
+    balancer.shell(add(balancer.options, "rabbit4"))
     assert balancer.read("__haproxy_pool") == ["rabbit1", "rabbit2", "rabbit3", "rabbit4"]
     assert balancer.read("__haproxy_pool_out") == []
     assert balancer.read("__haproxy_moved") == []
@@ -242,6 +249,22 @@ def test_servers_are_added_to_and_removed_from_a_running_haproxy(balancer: Balan
     for name in ("rabbit4", "rabbit1"):
         balancer.shell(command("pool", task, balancer.options, name))
     assert balancer.read("__haproxy_pool") == ["rabbit2", "rabbit3"]
+
+
+def test_a_server_with_an_agent_is_added_with_its_last_resort(balancer: Balancer) -> None:
+    servers = [server | {"agent_port": 1} for server in balancer.options["haproxy_servers"]]
+    balancer.write(haproxy_servers=servers, haproxy_user_timeout=5000)
+    balancer.start()
+    fourth = servers[0] | {"name": "rabbit4"}
+    balancer.write(haproxy_servers=[*servers, fourth])
+    for name in ("rabbit4", "rabbit4:last-resort"):
+        balancer.shell(add(balancer.options, name))
+    assert set(balancer.read("__haproxy_pool")) == set(balancer.read("__haproxy_wanted"))
+    assert len(balancer.read("__haproxy_pool")) == 8
+    # The fifteenth column is the state of the agent; 2 is enabled (management guide, "show servers state").
+    rows = [row.split() for row in balancer.ask(f"show servers state {SECTION}").splitlines()]
+    agents = {row[3]: int(row[14]) & 2 for row in rows if len(row) > 14 and row[3].startswith("rabbit4")}
+    assert agents == {"rabbit4": 2, "rabbit4:last-resort": 0}
 
 
 @pytest.mark.parametrize(("before", "after"), [("amqp", "http"), ("http", "amqp"), ("http", "http")])

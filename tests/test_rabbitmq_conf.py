@@ -16,6 +16,9 @@ NODE: dict[str, Any] = {
     "rabbitmq_management_port": 15672,
 }
 GOLDEN_VERSIONS = ("3.10.8", "3.13.7", "4.0.5", "4.1.8", "4.2.9", "4.3.6")
+LAN_VERSIONS = ("3.10.8", "4.0.5", "4.3.6")
+LAN_FILES = ("advanced.config", "rabbitmq-env.conf")
+IN_THE_ROLE = {"role_path": str(ROOT / "roles/rabbitmq")}
 # One of every series, and both sides of the releases within a series that brought something.
 VERSIONS = (
     "3.10.8",
@@ -39,6 +42,7 @@ FROM_3_13 = set(VERSIONS[3:])
 FROM_4_0 = set(VERSIONS[4:])
 FROM_4_1_1 = set(VERSIONS[6:])
 FROM_4_1_2 = set(VERSIONS[7:])
+FROM_4_3 = set(VERSIONS[10:])
 KEYS_OF_SOME_VERSIONS = {
     "cluster_partition_handling": BEFORE_KHEPRI_ALONE,
     "default_queue_type": FROM_3_12,
@@ -46,6 +50,7 @@ KEYS_OF_SOME_VERSIONS = {
     "cluster_formation.discovery_retry_interval": FROM_3_13,
     "anonymous_login_user": FROM_4_0,
     "prevent_startup_if_node_was_reset": FROM_4_1_2,
+    "consumer_disconnected_timeout": FROM_4_3,
 }
 
 SCHEMAS = sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/plugins/*/priv/schema/*.schema"))
@@ -70,14 +75,70 @@ def test_rabbitmq_conf_of_a_version_is_its_golden_file(version: str, golden: Com
     golden(f"rabbitmq/{version}.conf", configuration(version))
 
 
-@pytest.mark.parametrize("template", ["rabbitmq.conf", "rabbitmq-env.conf", "enabled_plugins"])
+@pytest.mark.parametrize("template", ["rabbitmq.conf", "advanced.config", "rabbitmq-env.conf", "enabled_plugins"])
 def test_a_file_of_the_local_deployment_is_its_golden_file(template: str, golden: CompareWithGolden) -> None:
     golden(f"local/{template}", render(template, "rabbitmq", local("rabbit_1")))
 
 
-@pytest.mark.parametrize("template", ["rabbitmq-env.conf", "enabled_plugins"])
+@pytest.mark.parametrize("template", ["advanced.config", "rabbitmq-env.conf", "enabled_plugins"])
 def test_a_file_of_a_production_node_is_its_golden_file(template: str, golden: CompareWithGolden) -> None:
     golden(f"rabbitmq/{template}", render(template, "rabbitmq", NODE))
+
+
+@pytest.mark.parametrize("version", LAN_VERSIONS)
+def test_rabbitmq_conf_of_the_profile_lan_is_its_golden_file(version: str, golden: CompareWithGolden) -> None:
+    golden(f"rabbitmq/lan-{version}.conf", configuration(version, rabbitmq_profile="lan"))
+
+
+@pytest.mark.parametrize("template", LAN_FILES)
+def test_a_file_of_the_profile_lan_is_its_golden_file(template: str, golden: CompareWithGolden) -> None:
+    golden(f"rabbitmq/lan-{template}", render(template, "rabbitmq", NODE | {"rabbitmq_profile": "lan"}))
+
+
+def test_the_unit_of_the_agent_is_its_golden_file(golden: CompareWithGolden) -> None:
+    golden("rabbitmq/rabbitproof-agent.service", render("rabbitproof-agent.service", "rabbitmq", NODE | IN_THE_ROLE))
+
+
+def test_the_agent_counts_connections_on_every_port_that_a_node_of_the_cluster_has() -> None:
+    hosts: list[dict[str, Any]] = [
+        {"name": "a", "address": "10.0.0.11", "distribution_port": "25672"},
+        {"name": "b", "address": "10.0.0.12"},
+    ]
+    hosts.append({"name": "c", "address": "10.0.0.13", "distribution_port": 4000})
+    command = evaluate("__rabbitmq_agent_command", "rabbitmq", NODE | IN_THE_ROLE | {"rabbitmq_cluster_hosts": hosts})
+    assert command.split()[2:] == ["0.0.0.0", "15690", "3", "4000", "25672"]  # noqa: S104
+
+
+def test_another_program_or_other_arguments_are_another_agent() -> None:
+    def mark(**options: Any) -> str:
+        return str(evaluate("__rabbitmq_agent_mark", "rabbitmq", NODE | IN_THE_ROLE | options))
+
+    assert mark() == mark()
+    assert mark(rabbitmq_agent_port=15691) != mark()
+    assert mark(role_path=str(ROOT / "roles/keepalived/../rabbitmq")) == mark()
+
+
+@pytest.mark.parametrize("option", ["rabbitmq_peer_user_timeout", "rabbitmq_client_user_timeout"])
+@pytest.mark.parametrize("value", [0, "0"], ids=["number", "text"])
+def test_a_user_timeout_of_0_is_not_written(option: str, value: Any) -> None:
+    given = NODE | {"rabbitmq_profile": "lan", "rabbitmq_peer_user_timeout": 0, "rabbitmq_client_user_timeout": 0}
+    text = render("advanced.config", "rabbitmq", given | {option: value})
+    text += render("rabbitmq-env.conf", "rabbitmq", given | {option: value})
+    assert "raw" not in text
+
+
+def test_a_given_value_wins_over_the_profile() -> None:
+    written = settings(configuration("4.3.6", rabbitmq_profile="lan", rabbitmq_heartbeat=20))
+    assert (written["heartbeat"], written["consumer_disconnected_timeout"]) == ("20", "1000")
+
+
+@pytest.mark.parametrize("role", ["rabbitmq", "haproxy"])
+def test_every_profile_has_every_value_and_is_one_that_may_be_chosen(role: str) -> None:
+    profiles = role_variables(role, NODE)[f"__{role}_profiles"]
+    assert len({frozenset(values) for values in profiles.values()}) == 1
+    options = read_trusted(ROOT / f"roles/{role}/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert options[f"{role}_profile"]["choices"] == list(profiles)
+    assert read_trusted(ROOT / "playbooks/group_vars/all.yml")["deployment_profiles"] == list(profiles)
 
 
 def test_the_configuration_of_supervisord_is_its_golden_file(golden: CompareWithGolden) -> None:
@@ -86,6 +147,7 @@ def test_the_configuration_of_supervisord_is_its_golden_file(golden: CompareWith
 
 LOCAL_FILES = {
     "rabbitmq.conf",
+    "advanced.config",
     "rabbitmq-env.conf",
     "enabled_plugins",
     "program-rabbit.conf",
@@ -95,7 +157,9 @@ LOCAL_FILES = {
 
 
 def test_every_golden_file_belongs_to_a_case() -> None:
-    names = {f"{version}.conf" for version in GOLDEN_VERSIONS} | {"rabbitmq-env.conf", "enabled_plugins"}
+    names = {f"{version}.conf" for version in GOLDEN_VERSIONS}
+    names |= {"advanced.config", "rabbitmq-env.conf", "enabled_plugins", "rabbitproof-agent.service"}
+    names |= {f"lan-{version}.conf" for version in LAN_VERSIONS} | {f"lan-{name}" for name in LAN_FILES}
     assert {path.name for path in (GOLDEN / "rabbitmq").iterdir()} == names
     assert {path.name for path in (GOLDEN / "local").iterdir()} == LOCAL_FILES
 
@@ -139,7 +203,7 @@ def test_further_settings_are_written_last_and_sorted_by_key() -> None:
     assert text.endswith("\n\n## rabbitmq_settings\nchannel_max = 100\nconsumer_timeout = 60000\n")
 
 
-@pytest.mark.parametrize("template", ["rabbitmq.conf", "rabbitmq-env.conf", "enabled_plugins"])
+@pytest.mark.parametrize("template", ["rabbitmq.conf", "advanced.config", "rabbitmq-env.conf", "enabled_plugins"])
 def test_no_file_that_is_compared_or_shown_holds_a_secret(template: str) -> None:
     secrets = {
         "rabbitmq_deployed_version": "4.3.6",
@@ -262,4 +326,5 @@ def test_a_switch_among_further_settings_is_written_as_rabbitmq_spells_it() -> N
 def test_ports_given_as_text_on_the_command_line_are_compared_as_numbers(role: str) -> None:
     names = ("amqp", "management", "prometheus", "distribution") if role == "rabbitmq" else ("", "stats")
     given = {f"{role}_{name}_port".replace("__", "_"): "7000" for name in names}
+    given |= {"rabbitmq_agent_port": "7000"}
     assert {entry["port"] for entry in evaluate(f"__{role}_ports", role, NODE | given)} == {7000}

@@ -20,7 +20,7 @@ NODE: dict[str, Any] = {
     "rabbitmq_management_port": 15672,
     "rabbitmq_deployed_version": "4.3.6",
 }
-FILES = ("rabbitmq.conf", "rabbitmq-env.conf", "enabled_plugins")
+FILES = ("rabbitmq.conf", "advanced.config", "rabbitmq-env.conf", "enabled_plugins")
 
 
 def shell(script: str) -> subprocess.CompletedProcess[str]:

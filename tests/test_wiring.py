@@ -88,7 +88,7 @@ ROLES_OF_THE_EXAMPLE = [
 # What a host is asked for before these are rendered.
 READ = {"__keepalived_seen": {"stdout_lines": ["route 192.0.2.0/24 dev eth0 proto kernel", "events"]}}
 TEMPLATES = {
-    "rabbitmq": ("rabbitmq.conf", "rabbitmq-env.conf", "enabled_plugins", "hosts"),
+    "rabbitmq": ("rabbitmq.conf", "advanced.config", "rabbitmq-env.conf", "enabled_plugins", "hosts"),
     "haproxy": ("haproxy.cfg", "next-steps.txt"),
     "keepalived": ("keepalived.conf", "haproxy-answers"),
     "firewall": ("firewall.nft", "rabbitproof-firewall.service"),
