@@ -173,6 +173,31 @@ def test_an_unknown_balance_algorithm_and_an_unknown_check_are_refused(preflight
     )
 
 
+def test_an_unknown_profile_is_refused(preflight: RunPreflight) -> None:
+    preflight(deployment_profile="wan").assert_refused("deployment_profile is wan; it must be one of: default, lan.")
+
+
+def test_an_agent_that_nobody_would_run_is_refused(preflight: RunPreflight) -> None:
+    preflight(rabbitmq_agent_port=15690).assert_refused("rabbitmq_agent_port (15690)", "must be 0 without systemd")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rabbitmq_net_ticktime": 0},
+        {"rabbitmq_peer_user_timeout": -1},
+        {"rabbitmq_settings": {"net_ticktime": 30}},
+        {"rabbitmq_settings": {"raft.adaptive_failure_detector.poll_interval": 500}},
+        {"rabbitmq_client_user_timeout": 1000, "rabbitmq_settings": {"tcp_listen_options.backlog": 4096}},
+    ],
+    ids=["tick", "negative", "net_ticktime", "poll", "listen options"],
+)
+def test_times_of_detection_that_cannot_be_or_are_set_twice_are_refused(
+    given: dict[str, Any], preflight: RunPreflight
+) -> None:
+    preflight(**given).assert_refused("rabbitmq_net_ticktime (", "must be positive whole numbers")
+
+
 def test_an_unknown_version_is_refused(preflight: RunPreflight) -> None:
     preflight(rabbitmq_version="5.0").assert_refused("rabbitmq_version is 5.0", "supported are the series 3.10, ")
 
