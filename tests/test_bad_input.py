@@ -178,7 +178,7 @@ def test_an_unknown_profile_is_refused(preflight: RunPreflight) -> None:
 
 
 def test_an_agent_that_nobody_would_run_is_refused(preflight: RunPreflight) -> None:
-    preflight(rabbitmq_agent_port=15690).assert_refused("rabbitmq_agent_port (15690)", "must be 0 without systemd")
+    preflight(rabbitmq_agent_port=15690).assert_refused("rabbitmq_agent_port is 15690", "must be 0 without systemd")
 
 
 @pytest.mark.parametrize(
