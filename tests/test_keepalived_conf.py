@@ -161,7 +161,9 @@ def test_the_wiring_takes_the_defaults_of_the_roles() -> None:
     }
     given = re.findall(r"(\w+) \| default\('?([\w./]+)'?\)", wiring)
     assert len(given) >= 6
-    assert [(name, value) for name, value in given if str(defaults[name]) != value] == []
+    assert [
+        (name, value) for name, value in given if not name.startswith("deployment_") and str(defaults[name]) != value
+    ] == []
 
 
 @pytest.fixture(scope="module")
