@@ -41,7 +41,7 @@ PHASE_OF_PLAY = {
     ("rabbitmq.yml", "Start the nodes that do not run, together"): Phase.form,
     ("rabbitmq.yml", "Let nodes serve again that an interrupted run has drained"): Phase.form,
     ("rabbitmq.yml", "Put servers back into the pool that an interrupted run has left out"): Phase.form,
-    ("rabbitmq.yml", "Let balancers ask whether a node sees its peers"): Phase.form,
+    ("rabbitmq.yml", "Let balancers ask whether a node sees its peers"): Phase.balance,
     ("rabbitmq.yml", "Bring the nodes that differ up to date, one at a time"): Phase.roll,
 }
 
