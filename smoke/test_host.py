@@ -48,6 +48,7 @@ def test_the_node_of_the_clients_freezes(deployment: Deployment, record: Record)
         record(stream.verdict(since=begin))
 
 
+@pytest.mark.full
 def test_the_host_of_the_clients_freezes(hosts: Deployment, record: Record) -> None:
     with flowing(hosts) as stream:
         victim = of_the_consumer(hosts, stream)
@@ -72,6 +73,7 @@ def test_the_host_of_the_clients_loses_its_power(hosts: Deployment, record: Reco
         record(stream.verdict(since=begin))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("verdict", [DROP, REJECT], ids=["silently", "with resets"])
 def test_the_node_of_the_clients_is_cut_off_from_everyone(hosts: Deployment, record: Record, verdict: str) -> None:
     with flowing(hosts) as stream:
@@ -98,6 +100,7 @@ def test_the_node_of_the_clients_is_cut_off_from_its_peers_only(hosts: Deploymen
         record(stream.verdict(since=begin))
 
 
+@pytest.mark.full
 def test_the_host_of_a_balancer_loses_its_power(hosts: Deployment, record: Record) -> None:
     with flowing(hosts) as stream:
         victim = hosts.holder()
