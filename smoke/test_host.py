@@ -133,8 +133,8 @@ def of_the_consumer(deployment: Deployment, stream: Stream) -> Node:
 def survived(stream: Stream, begin: float, what: str) -> None:
     """Insist that a client noticed, and that messages flow again while the fault lasts.
 
-    Before 4.3 a client that comes back cannot declare anything until the peers have given the silent node up, which with
-    the profile "default" takes up to 75 s (net_ticktime and a quarter of it).
+    Before 4.3 a client that comes back cannot declare anything until the peers have given the silent node up, which
+    with the profile "default" takes up to 75 s (net_ticktime and a quarter of it).
     """
     stream.wait_for(Kind.lost, 1, since=begin, what="a client notices the fault")
     stream.wait_for(Kind.delivery, FLOWING, since=time.monotonic(), what=what, within=90)
