@@ -44,6 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, and keep a report."""
     config.option.xmlpath = config.option.xmlpath or str(PROJECT / "smoke/report/junit.xml")
+    # pika leaves the socket of a connection that is given up while it is being made to the garbage collector.
+    config.addinivalue_line("filterwarnings", "default:unclosed <socket:ResourceWarning")
     config.addinivalue_line("markers", "disruptive: stops or changes something of the deployment, and heals it")
     config.addinivalue_line("markers", "cluster: needs nodes that form one cluster")
     config.addinivalue_line("markers", "full: takes long, and is only run by --profile full")
