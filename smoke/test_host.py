@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import pytest
@@ -35,70 +35,27 @@ def hosts(deployment: Deployment) -> Deployment:
 @pytest.mark.full
 def test_the_node_of_the_clients_freezes(deployment: Deployment, record: Record) -> None:
     """Its kernel still answers, so that only a check that speaks with the broker notices."""
-    with flowing(deployment) as stream:
-        victim = of_the_consumer(deployment, stream)
-        begin = time.monotonic()
-        deployment.freeze(victim)
-        try:
-            assert_down(deployment, victim, silent=True)
-            survived(stream, begin, f"messages flow without {victim.name}")
-        finally:
-            deployment.thaw(victim)
-        assert_up(deployment, victim)
-        stream.finish()
-        record(stream.verdict(since=begin))
+    outlive(deployment, record, partial(frozen, deployment))
 
 
 @pytest.mark.full
 def test_the_host_of_the_clients_freezes(hosts: Deployment, record: Record) -> None:
-    with flowing(hosts) as stream:
-        victim = of_the_consumer(hosts, stream)
-        begin = time.monotonic()
-        with switched(hosts, victim, "freeze", "thaw"):
-            assert_down(hosts, victim, silent=True)
-            survived(stream, begin, f"messages flow without {victim.name}")
-        assert_up(hosts, victim)
-        stream.finish()
-        record(stream.verdict(since=begin))
+    outlive(hosts, record, partial(switched, hosts, off="freeze", on="thaw"))
 
 
 def test_the_host_of_the_clients_loses_its_power(hosts: Deployment, record: Record) -> None:
-    with flowing(hosts) as stream:
-        victim = of_the_consumer(hosts, stream)
-        begin = time.monotonic()
-        with switched(hosts, victim, "kill", "start"):
-            assert_down(hosts, victim, silent=True)
-            survived(stream, begin, f"messages flow without {victim.name}")
-        assert_up(hosts, victim)
-        stream.finish()
-        record(stream.verdict(since=begin))
+    outlive(hosts, record, partial(switched, hosts, off="kill", on="start"))
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("verdict", [DROP, REJECT], ids=["silently", "with resets"])
 def test_the_node_of_the_clients_is_cut_off_from_everyone(hosts: Deployment, record: Record, verdict: str) -> None:
-    with flowing(hosts) as stream:
-        victim = of_the_consumer(hosts, stream)
-        begin = time.monotonic()
-        with cut(hosts, victim, verdict=verdict):
-            assert_down(hosts, victim, silent=True)
-            survived(stream, begin, f"messages flow without {victim.name}")
-        assert_up(hosts, victim)
-        stream.finish()
-        record(stream.verdict(since=begin))
+    outlive(hosts, record, partial(cut, hosts, verdict=verdict))
 
 
 def test_the_node_of_the_clients_is_cut_off_from_its_peers_only(hosts: Deployment, record: Record) -> None:
     """The minority hole: it still answers clients and balancers, and confirms nothing."""
-    with flowing(hosts) as stream:
-        victim = of_the_consumer(hosts, stream)
-        begin = time.monotonic()
-        with cut(hosts, victim, peers=hosts.others(victim)):
-            assert_down(hosts, victim, silent=True)
-            survived(stream, begin, f"messages flow without {victim.name}")
-        assert_up(hosts, victim)
-        stream.finish()
-        record(stream.verdict(since=begin))
+    outlive(hosts, record, lambda victim: cut(hosts, victim, peers=hosts.others(victim)))
 
 
 @pytest.mark.full
@@ -110,6 +67,29 @@ def test_the_host_of_a_balancer_loses_its_power(hosts: Deployment, record: Recor
             survived(stream, begin, f"messages flow without {victim.name}")
         stream.finish()
         record(stream.verdict(since=begin))
+
+
+def outlive(deployment: Deployment, record: Record, fault: Callable[[Node], AbstractContextManager[None]]) -> None:
+    """Let the node or host of the consumer vanish for a while, and insist that its clients do without and it comes back."""
+    with flowing(deployment) as stream:
+        victim = of_the_consumer(deployment, stream)
+        begin = time.monotonic()
+        with fault(victim):
+            assert_down(deployment, victim, silent=True)
+            survived(stream, begin, f"messages flow without {victim.name}")
+        assert_up(deployment, victim)
+        stream.finish()
+        record(stream.verdict(since=begin))
+
+
+@contextmanager
+def frozen(deployment: Deployment, node: Node) -> Iterator[None]:
+    """Let a node stand still during the block."""
+    deployment.freeze(node)
+    try:
+        yield
+    finally:
+        deployment.thaw(node)
 
 
 @contextmanager
