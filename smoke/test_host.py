@@ -70,7 +70,7 @@ def test_the_host_of_a_balancer_loses_its_power(hosts: Deployment, record: Recor
 
 
 def outlive(deployment: Deployment, record: Record, fault: Callable[[Node], AbstractContextManager[None]]) -> None:
-    """Let the node or host of the consumer vanish for a while, and insist that its clients do without and it comes back."""
+    """Let the node of the consumer vanish for a while; its clients have to do without, and it has to come back."""
     with flowing(deployment) as stream:
         victim = of_the_consumer(deployment, stream)
         begin = time.monotonic()
