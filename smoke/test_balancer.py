@@ -6,17 +6,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 
 import pytest
 
 from smoke import balancer_stats
+from smoke.aftermath import connections_given
 from smoke.deployment import Balancer, Deployment, Node
 from smoke.history import Kind
 from smoke.judge import Verdict
 from smoke.stream import RATE, flowing
-from smoke.test_cluster import connect
 from smoke.waiting import eventually
 
 pytestmark = pytest.mark.disruptive
@@ -56,17 +55,19 @@ def test_a_backup_server_gets_connections_only_while_every_other_one_is_out(
         try:
             deployment.playbook("site", balancers, extra={"haproxy_backup_servers": [backup.name]})
             assert all(balancer_stats.servers(balancer)[backup.name].backup for balancer in balancers)
-            assert given(deployment, 4)[backup.name] == 0
+            assert connections_given(deployment, 4)[backup.name] == 0
 
             for node in pool:
                 deployment.balancer_state(node, "disabled")
-            assert given(deployment, 4) == {node.name: 4 if node == backup else 0 for node in deployment.nodes}
+            assert connections_given(deployment, 4) == {
+                node.name: 4 if node == backup else 0 for node in deployment.nodes
+            }
 
             for node in pool:
                 deployment.balancer_state(node, "enabled")
             for balancer in balancers:
                 eventually(partial(all_up, balancer), within=30, what=f"{balancer.name} sees every server UP")
-            assert given(deployment, 4)[backup.name] == 0
+            assert connections_given(deployment, 4)[backup.name] == 0
         finally:
             deployment.playbook("site", balancers)
         assert not any(balancer_stats.servers(balancer)[backup.name].backup for balancer in balancers)
@@ -80,16 +81,6 @@ def test_a_backup_server_gets_connections_only_while_every_other_one_is_out(
 def all_up(balancer: Balancer) -> bool:
     """Say whether a balancer sees every server UP."""
     return set(balancer_stats.statuses(balancer).values()) == {"UP"}
-
-
-def given(deployment: Deployment, connections: int) -> dict[str, int]:
-    """Return how many of so many connections, opened in a row, each server was given."""
-    before = balancer_stats.sessions(deployment)
-    with ExitStack() as open_connections:
-        for _ in range(connections):
-            open_connections.enter_context(connect(deployment))
-        after = balancer_stats.sessions(deployment)
-    return {name: after[name] - before[name] for name in after}
 
 
 class Watch:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import pika
 import pytest
 
 from smoke import balancer_stats, management
+from smoke.aftermath import connections_given
 from smoke.deployment import Deployment
 
 
@@ -27,15 +26,10 @@ def test_the_balancer_reports_every_server_up(deployment: Deployment) -> None:
 def test_connections_opened_in_a_row_land_evenly_on_the_servers(deployment: Deployment) -> None:
     rounds = 4
     pool = {node.name for node in deployment.nodes} - set(deployment.balancer.backup_servers)
-    before = balancer_stats.sessions(deployment)
 
-    with ExitStack() as open_connections:
-        for _ in range(rounds * len(pool)):
-            open_connections.enter_context(connect(deployment))
-        after = balancer_stats.sessions(deployment)
+    given = connections_given(deployment, rounds * len(pool))
 
-    given = {name: after[name] - before[name] for name in after}
-    assert given == {name: rounds if name in pool else 0 for name in after}
+    assert given == {name: rounds if name in pool else 0 for name in given}
 
 
 def test_wrong_credentials_are_refused(deployment: Deployment) -> None:
