@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from functools import partial
 
 import pytest
 
 from smoke import balancer_stats, journal, management, report_plugin
+from smoke.aftermath import assert_clear_of_delivery_limit
 from smoke.deployment import PROJECT, Balancer, Deployment, Node
 from smoke.judge import Verdict
 from smoke.report import Record
 from smoke.waiting import eventually
 
 DEPLOYMENTS = pytest.StashKey[list[Deployment]]()
-PROFILES = ("essential", "full")
+PROFILES = ("essential", "full", "soak")
 FAILED = pytest.StashKey[bool]()
 FELT = pytest.StashKey[list[tuple[str, Verdict]]]()
 
@@ -37,8 +39,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--profile",
         choices=PROFILES,
         default=PROFILES[0],
-        help=f"{PROFILES[0]}: what every deployment has to stand, in minutes; {PROFILES[1]}: everything",
+        help="essential: what every deployment has to stand, in minutes; full: every fault, once; "
+        "soak: one after the other, by chance (default: essential)",
     )
+    group.addoption("--minutes", type=float, default=10, help="how long the profile soak goes on (default: 10)")
+    group.addoption("--seed", type=int, default=time.time_ns() % 10000, help="of the profile soak, to have it again")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "disruptive: stops or changes something of the deployment, and heals it")
     config.addinivalue_line("markers", "cluster: needs nodes that form one cluster")
     config.addinivalue_line("markers", "full: takes long, and is only run by --profile full")
+    config.addinivalue_line("markers", "soak: goes on for as long as one wants, and is only run by --profile soak")
     config.stash[FELT] = []
     report_plugin.register(config)
 
@@ -69,9 +75,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what the profile does not ask for, and what the inventory does not allow."""
-    if config.getoption("--profile") == PROFILES[0]:
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
-        items[:] = [item for item in items if not item.get_closest_marker("full")]
+    profile = config.getoption("--profile")
+    config.hook.pytest_deselected(items=[item for item in items if not _belongs(item, profile)])
+    items[:] = [item for item in items if _belongs(item, profile)]
     deployments = config.stash.get(DEPLOYMENTS, [])
     may_disrupt = all(deployment.may_disrupt for deployment in deployments) or config.getoption("--disrupt")
     clustered = all(deployment.clustered for deployment in deployments)
@@ -80,6 +86,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="stops something: needs --disrupt, or smoke_may_disrupt: true"))
         if item.get_closest_marker("cluster") and not clustered:
             item.add_marker(pytest.mark.skip(reason="needs nodes that form one cluster"))
+
+
+def _belongs(item: pytest.Item, profile: str) -> bool:
+    if profile == "soak" or item.get_closest_marker("soak"):
+        return profile == "soak" and item.get_closest_marker("soak") is not None
+    return profile == "full" or not item.get_closest_marker("full")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -115,6 +127,9 @@ def record(request: pytest.FixtureRequest) -> Record:
         request.config.stash[FELT].append((request.node.name.removeprefix("test_").replace("_", " "), verdict))
         print(verdict.sentence())
         assert verdict.ok, verdict.sentence()
+        # Where a queue gives messages up, that is what the test is about.
+        if not verdict.dead_lettered:
+            assert_clear_of_delivery_limit(verdict)
         longest = max(verdict.delivery_gap.seconds, verdict.confirm_gap.seconds)
         assert gate is None or longest <= gate, f"silent for longer than {gate:g} s: {verdict.sentence()}"
 
@@ -133,6 +148,14 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
             deployment.start(*deployment.nodes)
             deployment.playbook("site")
         assert_whole(deployment)
+
+
+@pytest.fixture
+def hosts(deployment: Deployment) -> Deployment:
+    """The deployment, if its hosts can be switched off and cut off."""
+    if not all(deployment.power.values()):
+        pytest.skip("needs hosts that the inventory can switch off and on (smoke_power)")
+    return deployment
 
 
 def assert_whole(deployment: Deployment, within: float = 30) -> None:

@@ -28,7 +28,7 @@ Copy = tuple[str, int, int]
 
 # How many messages a sentence names before it only counts them.
 NAMED = 5
-# More attempts to connect within a second than this are a storm. Full jitter from 0.1 s on makes about five.
+# More attempts to connect within a second than this are a storm. Our backoff makes seven or so, and ten at worst.
 MOST_ATTEMPTS = 10
 # Intervals between attempts that differ less than this (standard deviation by mean) are one interval, and clients that
 # lost their connections together come back together. Full jitter has 0.58 and more.

@@ -28,6 +28,7 @@ def cut(
     peers: Sequence[Node | Balancer] = (),
     verdict: str = DROP,
     outgoing: bool = True,
+    share: int = 100,
 ) -> Iterator[None]:
     """Cut a host off during the block.
 
@@ -37,12 +38,14 @@ def cut(
         peers: from whom; none means everyone.
         verdict: DROP (silence) or REJECT (a reset for every TCP packet).
         outgoing: cut both ways; otherwise the host still speaks, and hears nothing.
+        share: of the packets that are cut, percent; they are chosen by chance.
 
     Raises:
         AssertionError: the cut met no packet, so it was none.
     """
     addresses = f"{{ {', '.join(peer.address for peer in peers)} }}" if peers else "0.0.0.0/0"
-    what = f"meta l4proto tcp counter {verdict}" if verdict == REJECT else f"counter {verdict}"
+    chance = f"numgen random mod 100 < {share} " if share < 100 else ""
+    what = f"{chance}meta l4proto tcp counter {verdict}" if verdict == REJECT else f"{chance}counter {verdict}"
     rules = [
         f"add table {TABLE}",
         f"add chain {TABLE} in {{ type filter hook input priority -200; }}",
@@ -57,12 +60,38 @@ def cut(
     timer = f"systemd-run --collect --quiet --unit=smoke-cut --on-active={LONGEST} nft delete table {TABLE}"
     script = "\n".join(rules)
     whom = ", ".join(peer.name for peer in peers) or "everyone"
-    with journal.fault(f"{host.name} is cut off from {whom}"):
+    how = "is cut off from" if share == 100 else f"loses {share} % of the packets of"
+    with journal.fault(f"{host.name} {how} {whom}"):
         deployment.run(host, f"{timer} && nft -f - << 'RULES'\n{script}\nRULES", what="cut off")
         try:
             yield
         finally:
             heal = f"nft list table {TABLE} && nft delete table {TABLE}; systemctl stop smoke-cut.timer"
             counted = deployment.run(host, heal, what="reconnect")
+    _assert_met(host, counted)
+
+
+def blink(deployment: Deployment, host: Node | Balancer, milliseconds: int, times: int) -> None:
+    """Cut a host off from everyone for a moment, so many times, a second apart.
+
+    Raises:
+        AssertionError: no packet was met, so it was no cut.
+    """
+    drop = "; ".join(
+        f"add chain {TABLE} {hook} {{ type filter hook {hook}put priority -200; }}; "
+        f"add rule {TABLE} {hook} {name} lo accept; add rule {TABLE} {hook} counter drop"
+        for hook, name in (("in", "iifname"), ("out", "oifname"))
+    )
+    once = (
+        f"nft 'add table {TABLE}; {drop}'; sleep {milliseconds / 1000}; "
+        f"nft list table {TABLE}; nft delete table {TABLE}; sleep 1"
+    )
+    with journal.fault(f"{host.name} is cut off for {milliseconds} ms, {times} times"):
+        # Not by the shell that SSH holds: its answers are cut as well, but it goes on.
+        counted = deployment.run(host, f"for i in $(seq {times}); do {once}; done", what=f"{milliseconds} ms blips")
+    _assert_met(host, counted)
+
+
+def _assert_met(host: Node | Balancer, counted: str) -> None:
     packets = sum(int(number) for number in re.findall(r"counter packets (\d+)", counted))
     assert packets > 0, f"the cut of {host.name} met no packet: the fault was none"

@@ -36,6 +36,11 @@ class ReportPlugin:
         self._test = Case("")
         self._deployments: list[Deployment] = []
 
+    @property
+    def _cache(self) -> pytest.Cache | None:
+        """What pytest remembers from run to run, unless it was told not to (-p no:cacheprovider)."""
+        return getattr(self._config, "cache", None)
+
     def deployed(self, deployments: list[Deployment]) -> None:
         """Say what the run is about."""
         self._deployments = deployments
@@ -57,7 +62,7 @@ class ReportPlugin:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is None or reporter.verbosity < 0:
             return (yield)
-        durations = self._config.cache.get(DURATIONS, {}) if self._config.cache else {}
+        durations = self._cache.get(DURATIONS, {}) if self._cache else {}
         terminal = _terminal() if reporter.isatty() else None
         try:
             with Progress(terminal, reporter.write_line, durations.get(item.nodeid)):
@@ -89,10 +94,10 @@ class ReportPlugin:
         self._report.seconds = time.monotonic() - self._began
         DIRECTORY.mkdir(parents=True, exist_ok=True)
         self._report.write(DIRECTORY / "report.json")
-        if self._config.cache:
-            known = self._config.cache.get(DURATIONS, {})
+        if self._cache:
+            known = self._cache.get(DURATIONS, {})
             passed = {test.nodeid: test.seconds for test in self._report.tests if test.outcome == "passed"}
-            self._config.cache.set(DURATIONS, {**known, **passed})
+            self._cache.set(DURATIONS, {**known, **passed})
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: object) -> None:

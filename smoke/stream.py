@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pika
 from pika.exceptions import AMQPError
 
-from smoke import journal, management
+from smoke import aftermath, journal, management
 from smoke.consumer import Consumer
 from smoke.deployment import Deployment, Node
 from smoke.history import Event, History, Kind
@@ -149,9 +149,12 @@ class Stream:
         assert unconfirmed == 0, f"{unconfirmed} messages were not confirmed within {SETTLE:g} s of the last one"
 
     def finish(self) -> None:
-        """Publish no more, and let everything confirmed arrive."""
+        """Publish no more, let everything confirmed arrive, and insist that no queue bears a scar."""
         self.stop_publishing()
         eventually(self._settled, within=SETTLE, every=0.5, what="every confirmed message is processed")
+        if self._deployment.clustered:
+            aftermath.assert_no_orphans(self._deployment, self.topology)
+            aftermath.assert_replicated(self._deployment)
         self._consumer.stop()
 
     def end(self, within: float) -> None:

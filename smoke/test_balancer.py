@@ -5,16 +5,17 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 
+import pika
 import pytest
+from pika.exceptions import AMQPError
 
 from smoke import balancer_stats
 from smoke.aftermath import connections_given
 from smoke.deployment import Balancer, Deployment, Node
 from smoke.history import Kind
-from smoke.judge import Verdict
+from smoke.report import Record
 from smoke.stream import RATE, flowing
 from smoke.waiting import eventually
 
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.disruptive
 # How much later than promised a busy machine may show it, in seconds: the test asks every 0.05 s, and a check itself
 # takes some milliseconds.
 TOLERANCE = 0.5
+# After how many seconds the balancer cuts idle sessions in a test, and for how long its clients are idle.
+IDLE_TIMEOUT, IDLE = 30, 50
 
 
 def test_a_stopped_server_is_down_and_up_again_within_the_bounds_of_the_check(deployment: Deployment) -> None:
@@ -43,7 +46,7 @@ def test_a_stopped_server_is_down_and_up_again_within_the_bounds_of_the_check(de
 
 @pytest.mark.full
 def test_a_backup_server_gets_connections_only_while_every_other_one_is_out(
-    deployment: Deployment, record: Callable[[Verdict], None]
+    deployment: Deployment, record: Record
 ) -> None:
     """A change of the pool is a reload of the balancer, which the clients of the stream must not feel."""
     backup = deployment.nodes[-1]
@@ -76,6 +79,32 @@ def test_a_backup_server_gets_connections_only_while_every_other_one_is_out(
         stream.finish()
         assert stream.events(Kind.lost, since=begin) == [], "a reload cut a session"
         record(stream.verdict(since=begin))
+
+
+@pytest.mark.full
+@pytest.mark.cluster
+def test_clients_that_are_idle_for_longer_than_the_balancer_allows_keep_their_connections(
+    deployment: Deployment, record: Record
+) -> None:
+    """Their heartbeats are traffic; a client without any is the control."""
+    endpoint = deployment.endpoint
+    credentials = pika.PlainCredentials(deployment.user, deployment.password)
+    silent = pika.ConnectionParameters(endpoint.host, endpoint.port, credentials=credentials, heartbeat=0)
+    try:
+        deployment.playbook("site", deployment.balancers, extra={"haproxy_idle_timeout": IDLE_TIMEOUT})
+        with flowing(deployment) as stream:
+            begin = time.monotonic()
+            with pika.BlockingConnection(silent) as connection, stream.paused():
+                # Time is what is tested.
+                time.sleep(IDLE)
+                with pytest.raises(AMQPError):
+                    connection.channel()
+            stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow after the rest")
+            stream.finish()
+            stream.assert_undisturbed("producer", "consumer", since=begin)
+            record(stream.verdict(since=begin))
+    finally:
+        deployment.playbook("site", deployment.balancers)
 
 
 def all_up(balancer: Balancer) -> bool:

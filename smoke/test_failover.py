@@ -5,41 +5,41 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 
-from smoke import balancer_stats, management
-from smoke.deployment import PROJECT, Balancer, Deployment, Node
+from smoke import management
+from smoke.aftermath import assert_avoided
+from smoke.deployment import PROJECT, Deployment, Node
 from smoke.history import Kind
-from smoke.judge import Verdict
-from smoke.stream import RATE, flowing
+from smoke.outlive import assert_down, assert_up, flow, of_the_consumer, promised
+from smoke.report import Record
+from smoke.stream import Stream, flowing
 from smoke.topology import QueueType, Topology
 from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
 
-Record = Callable[[Verdict], None]
-
-# Messages that have to arrive after a fault before it counts as survived: two seconds of the stream.
-FLOWING = int(2 * RATE)
+# Promised for the median, in seconds, with the profile "lan": the longest silence for clients ...
+ON_A_STOPPED_NODE = 0.5
+ELSEWHERE_WHEN_ONE_IS_STOPPED = 0.3
+ON_A_KILLED_NODE = 1.0
+ELSEWHERE_WHEN_ONE_IS_KILLED = 0.7
 
 
 def test_the_node_of_the_clients_is_stopped(deployment: Deployment, record: Record) -> None:
     with flowing(deployment) as stream:
-        victim = eventually(
-            partial(management.consumer_node, deployment, stream.topology), within=30, what="the consumer is seen"
-        )
+        victim = of_the_consumer(deployment, stream)
         begin = time.monotonic()
         deployment.stop(victim)
         assert_down(deployment, victim)
-        assert stream.events(Kind.lost, since=begin, client="consumer"), "the consumer did not notice"
-        stream.wait_for(Kind.delivery, FLOWING, since=time.monotonic(), what="messages flow without the node")
+        stream.assert_noticed("consumer", since=begin)
+        flow(stream, "messages flow without the node")
         deployment.start(victim)
-        stream.wait_for(Kind.delivery, FLOWING, since=time.monotonic(), what="messages flow with the node back")
+        flow(stream, "messages flow with the node back")
         stream.finish()
-        record(stream.verdict(since=begin))
+        record(stream.verdict(since=begin), gate=promised(deployment, ON_A_STOPPED_NODE))
 
 
 def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
@@ -53,13 +53,32 @@ def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
         assert_down(deployment, victim)
         moved = leader_from(deployment, deployment.others(victim)[0], stream.topology)
         assert moved != victim.nodename, "the queue has no other leader"
-        stream.wait_for(Kind.delivery, FLOWING, since=time.monotonic(), what="messages flow without the leader")
+        assert_avoided(deployment, victim)
+        flow(stream, "messages flow without the leader")
         deployment.start(victim)
         stream.finish()
 
-        lost = stream.events(Kind.lost, since=begin)
-        assert lost == [], "a client on a surviving node lost its connection"
-        record(stream.verdict(since=begin))
+        stream.assert_undisturbed("producer", "consumer", since=begin)
+        record(stream.verdict(since=begin), gate=promised(deployment, ELSEWHERE_WHEN_ONE_IS_STOPPED))
+
+
+@pytest.mark.full
+def test_a_node_that_was_drained_is_stopped(deployment: Deployment, record: Record) -> None:
+    """The balancers give it no new connections, and those it has stay until it stops."""
+    with flowing(deployment) as stream:
+        victim = of_the_consumer(deployment, stream)
+        begin = time.monotonic()
+        deployment.balancer_state(victim, "drain")
+        assert_avoided(deployment, victim)
+        assert stream.events(Kind.lost, since=begin) == [], "draining cut a session"
+        deployment.stop(victim)
+        stream.assert_noticed("consumer", since=begin)
+        flow(stream, "messages flow without the node")
+        deployment.start(victim)
+        deployment.balancer_state(victim, "enabled")
+        assert_up(deployment, victim)
+        stream.finish()
+        record(stream.verdict(since=begin), gate=promised(deployment, ON_A_STOPPED_NODE))
 
 
 @pytest.mark.full
@@ -73,7 +92,7 @@ def test_the_home_of_a_classic_queue_is_stopped(deployment: Deployment, record: 
         assert_down(deployment, victim)
         stream.wait_for(Kind.cancelled, 1, since=begin, what="the broker cancels the consumer")
         deployment.start(victim)
-        stream.wait_for(Kind.delivery, FLOWING, since=time.monotonic(), what="messages flow with the node back")
+        flow(stream, "messages flow with the node back")
         stream.finish()
         record(stream.verdict(since=begin))
 
@@ -81,14 +100,55 @@ def test_the_home_of_a_classic_queue_is_stopped(deployment: Deployment, record: 
 def test_the_leader_of_the_queue_is_killed(deployment: Deployment, record: Record) -> None:
     with flowing(deployment) as stream:
         victim = management.leader(deployment, stream.topology)
-        started = management.uptime(deployment, victim)
         begin = time.monotonic()
-        deployment.kill(victim)
-        stream.wait_for(Kind.delivery, FLOWING, since=time.monotonic(), what="messages flow without the leader")
-        deployment.start(victim)
-        assert management.uptime(deployment, victim) < started + (time.monotonic() - begin) * 1000, (
-            "the node did not restart"
-        )
+        killed(deployment, victim, stream)
+        stream.finish()
+        record(stream.verdict(since=begin), gate=promised(deployment, ON_A_KILLED_NODE))
+
+
+@pytest.mark.full
+def test_a_follower_of_the_queue_is_killed_while_the_clients_are_elsewhere(
+    deployment: Deployment, record: Record
+) -> None:
+    with flowing(deployment) as stream:
+        victim = deployment.others(management.leader(deployment, stream.topology))[0]
+        stream.place_away_from(victim)
+        begin = time.monotonic()
+        killed(deployment, victim, stream)
+        stream.finish()
+        stream.assert_undisturbed("producer", "consumer", since=begin)
+        record(stream.verdict(since=begin), gate=promised(deployment, ELSEWHERE_WHEN_ONE_IS_KILLED))
+
+
+@pytest.mark.full
+def test_a_node_is_killed_again_and_again(deployment: Deployment, record: Record) -> None:
+    """Each time just after its service manager has brought it back, so that the balancers see it come and go."""
+    with flowing(deployment) as stream:
+        victim = management.leader(deployment, stream.topology)
+        begin = time.monotonic()
+        for _ in range(3):
+            killed(deployment, victim, stream)
+        assert_up(deployment, victim)
+        stream.finish()
+        record(stream.verdict(since=begin))
+
+
+@pytest.mark.full
+def test_two_nodes_of_three_are_lost_and_come_back(deployment: Deployment, record: Record) -> None:
+    """What is left is no majority: it must confirm nothing, and must not forget what it has confirmed."""
+    with flowing(deployment) as stream:
+        leader = management.leader(deployment, stream.topology)
+        lost = (leader, deployment.others(leader)[0])
+        begin = time.monotonic()
+        deployment.stop(*lost)
+        stopped = time.monotonic()
+        stream.wait_for(Kind.lost, 1, since=begin, what="a client notices")
+        # What was on its way when the second one stopped may still be answered.
+        late = [event.at for event in stream.events(Kind.confirm, since=stopped) if event.at > stopped + 1]
+        assert late == [], "a minority confirmed messages"
+        deployment.start(*lost)
+        assert_up(deployment, *deployment.nodes)
+        flow(stream, "messages flow with a majority back")
         stream.finish()
         record(stream.verdict(since=begin))
 
@@ -100,7 +160,7 @@ def test_all_nodes_are_stopped_and_started_again(deployment: Deployment, record:
         for node in deployment.nodes:
             assert_down(deployment, node)
         deployment.start(*deployment.nodes)
-        stream.wait_for(Kind.delivery, FLOWING, since=time.monotonic(), what="messages flow with all nodes back")
+        flow(stream, "messages flow with all nodes back")
         stream.finish()
         record(stream.verdict(since=begin))
 
@@ -133,23 +193,20 @@ def test_the_standard_consumer_dies_from_the_same_stop(deployment: Deployment) -
     assert "CONNECTION_FORCED" in complaint
 
 
-def assert_down(deployment: Deployment, node: Node, *, silent: bool = False) -> None:
-    """Insist that a fault had an effect: the checks fail, sooner if refused than if unanswered."""
-    for balancer in deployment.balancers:
-        eventually(
-            partial(_is_down, balancer, node),
-            within=(balancer.detection.hung_max if silent else balancer.detection.refused_max) + 2,
-            what=f"{balancer.name} marks {node.name} DOWN",
-        )
-
-
-def _is_down(balancer: Balancer, node: Node) -> bool:
-    return balancer_stats.statuses(balancer)[node.name] == "DOWN"
-
-
 def leader_from(deployment: Deployment, node: Node, topology: Topology) -> str:
     """Return the leader of a queue as one node sees it."""
     found = eventually(
         lambda: management.queue(deployment, node, topology).get("leader"), within=30, what="the queue has a leader"
     )
     return str(found)
+
+
+def killed(deployment: Deployment, victim: Node, stream: Stream) -> None:
+    """Kill a node, and wait until its service manager has it back and messages flow."""
+    started = management.uptime(deployment, victim)
+    begin = time.monotonic()
+    deployment.kill(victim)
+    flow(stream, f"messages flow without {victim.name}")
+    deployment.start(victim)
+    elapsed = (time.monotonic() - begin) * 1000
+    assert management.uptime(deployment, victim) < started + elapsed, "the node did not restart"

@@ -8,13 +8,18 @@ from functools import partial
 
 import pytest
 
+from smoke import journal
 from smoke.deployment import Balancer, Deployment
 from smoke.history import Kind
+from smoke.outlive import promised, survived
 from smoke.report import Record
 from smoke.stream import BUSY, GATE, flowing
 from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
+
+# Promised for the median, in seconds, with the profile "lan": the check of keepalived has to time out first.
+FROZEN = 4.0
 
 
 @pytest.fixture(autouse=True)
@@ -37,18 +42,46 @@ def test_a_busy_stream_survives_a_killed_balancer(deployment: Deployment, victim
     with flowing(deployment, rate=BUSY) as stream:
         begin = time.monotonic()
         deployment.run(victim, "systemctl kill --signal=SIGKILL haproxy")
-        successor = eventually(
-            partial(holder_instead_of, deployment, victim),
-            within=30,
-            what=f"another balancer than {victim.name} holds {deployment.vip}",
-        )
+        successor = elsewhere(deployment, victim)
         assert stream.events(Kind.lost, since=begin), "no client noticed"
         stream.wait_for(
             Kind.delivery, int(BUSY), since=time.monotonic(), what=f"messages flow through {successor.name}"
         )
         stream.finish()
-        # The promise is for the median; one run also draws from the clients' backoff, up to 0.8 s at the fourth try.
-        record(stream.verdict(since=begin), gate=2 * GATE)
+        record(stream.verdict(since=begin), gate=promised(deployment, GATE))
+
+
+@pytest.mark.full
+def test_a_balancer_that_freezes_loses_its_address(deployment: Deployment, record: Record) -> None:
+    """Its kernel still accepts connections, and nobody serves them."""
+    with flowing(deployment) as stream:
+        holder = deployment.holder()
+        begin = time.monotonic()
+        with journal.fault(f"HAProxy on {holder.name} is frozen"):
+            deployment.run(holder, "systemctl kill --signal=STOP haproxy")
+            try:
+                elsewhere(deployment, holder)
+                survived(stream, begin, "messages flow through the other balancer")
+            finally:
+                deployment.run(holder, "systemctl kill --signal=CONT haproxy")
+        stream.finish()
+        record(stream.verdict(since=begin), gate=promised(deployment, FROZEN))
+
+
+@pytest.mark.full
+def test_a_balancer_hands_its_address_over(deployment: Deployment, record: Record) -> None:
+    """Before its host is switched off, say: keepalived gives the address up by itself."""
+    with flowing(deployment) as stream:
+        holder = deployment.holder()
+        begin = time.monotonic()
+        deployment.run(holder, "systemctl stop keepalived")
+        try:
+            elsewhere(deployment, holder)
+            survived(stream, begin, "messages flow through the other balancer")
+        finally:
+            deployment.run(holder, "systemctl start keepalived")
+        stream.finish()
+        record(stream.verdict(since=begin), gate=promised(deployment, GATE))
 
 
 @pytest.mark.full
@@ -62,7 +95,15 @@ def test_a_virtual_address_that_the_inventory_has_no_more_is_given_up(deployment
     assert deployment.holder() in deployment.balancers
 
 
-def holder_instead_of(deployment: Deployment, victim: Balancer) -> Balancer | None:
-    """Return the balancer that holds the virtual address, if it is another one."""
+def elsewhere(deployment: Deployment, victim: Balancer) -> Balancer:
+    """Wait until another balancer holds the virtual address, and return it."""
+    return eventually(
+        partial(_holder_instead_of, deployment, victim),
+        within=30,
+        what=f"another balancer than {victim.name} holds {deployment.vip}",
+    )
+
+
+def _holder_instead_of(deployment: Deployment, victim: Balancer) -> Balancer | None:
     holder = deployment.holder()
     return holder if holder != victim else None

@@ -11,8 +11,8 @@ from smoke import management
 from smoke.deployment import Deployment, Node
 from smoke.history import Kind
 from smoke.judge import Verdict
+from smoke.outlive import assert_up
 from smoke.stream import RATE, flowing
-from smoke.test_host import assert_up
 from smoke.waiting import eventually
 
 pytestmark = pytest.mark.disruptive

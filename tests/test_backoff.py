@@ -9,8 +9,16 @@ def highest(_: float, ceiling: float) -> float:
     return ceiling
 
 
-def test_the_ceiling_doubles_up_to_the_cap() -> None:
-    assert ceilings(Backoff(uniform=highest), 8) == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+def test_the_ceiling_grows_up_to_the_cap() -> None:
+    grown = ceilings(Backoff(growth=2, uniform=highest), 8)
+    assert grown == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+def test_a_client_that_was_refused_for_half_a_second_does_not_wait_for_another_one() -> None:
+    """The sum of the average delays: the try before half a second, and the one after it."""
+    tries = [sum(ceilings(Backoff(uniform=highest), count)) / 2 for count in range(1, 8)]
+    after = next(at for at in tries if at >= 0.5)
+    assert after < 1.0
 
 
 def test_the_whole_interval_is_jitter() -> None:

@@ -1,0 +1,94 @@
+"""What clients feel of a node that runs out of something: memory, disk, processor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from smoke import journal, management
+from smoke.deployment import Deployment, Node
+from smoke.history import Kind
+from smoke.outlive import assert_up, flow, of_the_consumer
+from smoke.report import Record
+from smoke.stream import flowing
+from smoke.waiting import eventually
+
+pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full]
+
+# For each resource: what rabbitmqctl sets, to what value so that it is exhausted at once, what the management API calls
+# the value that it had, and the alarm.
+LIMITS = {
+    "memory": ("set_vm_memory_high_watermark absolute", 1_000_000, "mem_limit", "mem_alarm"),
+    "disk": ("set_disk_free_limit", 10**15, "disk_free_limit", "disk_free_alarm"),
+}
+# Of one processor, percent, and how long that lasts, in seconds.
+STARVING, STARVED = 10, 15
+
+
+@pytest.mark.parametrize("resource", LIMITS)
+def test_an_alarm_holds_producers_up_and_lets_consumers_go_on(hosts: Deployment, record: Record, resource: str) -> None:
+    with flowing(hosts) as stream:
+        begin = time.monotonic()
+        with exhausted(hosts, hosts.others(of_the_consumer(hosts, stream))[0], resource):
+            stream.wait_for(Kind.blocked, 1, since=begin, client="producer", what="the producer is told")
+            blocked = time.monotonic()
+            # What was on its way is still taken; then there is silence, for longer than a missing confirm is borne.
+            time.sleep(8)
+            assert stream.events(Kind.confirm, since=blocked + 2) == [], "the alarm held nobody up"
+        stream.wait_for(Kind.unblocked, 1, since=begin, client="producer", what="the producer is told that it is over")
+        flow(stream, "messages flow again")
+        stream.finish()
+        stream.assert_undisturbed("producer", "consumer", since=begin)
+        record(stream.verdict(since=begin))
+
+
+def test_a_node_gets_next_to_no_processor(hosts: Deployment, record: Record) -> None:
+    """Slow is worse than dead: its checks may pass, and its clients wait."""
+    with flowing(hosts) as stream:
+        victim = of_the_consumer(hosts, stream)
+        begin = time.monotonic()
+        with starved(hosts, victim):
+            time.sleep(STARVED)
+            flow(stream, "messages flow although a node starves")
+        assert_up(hosts, victim)
+        stream.finish()
+        record(stream.verdict(since=begin))
+
+
+@contextmanager
+def exhausted(deployment: Deployment, node: Node, resource: str) -> Iterator[None]:
+    """Let a node run out of something during the block, by moving its limit."""
+    command, too_much, limit, alarm = LIMITS[resource]
+    path = f"nodes/{node.nodename}"
+    before = int(management.get(deployment, node, path)[limit])
+    with journal.fault(f"{node.name} is out of {resource}"):
+        try:
+            deployment.run(node, f"rabbitmqctl {command} {too_much}", what=f"no {resource}")
+            eventually(
+                lambda: management.get(deployment, node, path)[alarm], within=30, what=f"the alarm for {resource}"
+            )
+            yield
+        finally:
+            deployment.run(node, f"rabbitmqctl {command} {before}", what=f"enough {resource}")
+
+
+@contextmanager
+def starved(deployment: Deployment, node: Node) -> Iterator[None]:
+    """Take most of its processor from a node during the block.
+
+    Raises:
+        AssertionError: it was never held up, so it had enough.
+    """
+    unit = "rabbitmq-server.service"
+    throttled = f"grep nr_throttled /sys/fs/cgroup$(systemctl show --value -p ControlGroup {unit})/cpu.stat"
+    with journal.fault(f"{node.name} has {STARVING} % of a processor"):
+        try:
+            deployment.run(node, f"systemctl set-property --runtime {unit} CPUQuota={STARVING}%", what="starve")
+            yield
+            held_up = int(deployment.run(node, throttled).split()[-1])
+        finally:
+            deployment.run(node, f"systemctl set-property --runtime {unit} CPUQuota=", what="feed")
+    assert held_up > 0, f"{node.name} was never held up: the fault was none"
