@@ -261,12 +261,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = options.parser("consumer", "Print and acknowledge messages, whatever happens to the cluster.")
     options.add_endpoints(parser)
+    options.add_history(parser)
     options.add_consumer_options(parser)
     given = parser.parse_args(arguments)
     consumer = Consumer(
         options.settings(parser, given),
         options.print_received,
-        observe=options.print_notice,
+        observe=options.observer(given),
         prefetch=given.prefetch,
         consumer_tag=given.consumer_tag,
     )

@@ -188,12 +188,38 @@ class History:
         try:
             with _open(path, "rt") as file:
                 for line in file:
-                    history(_event(line))
+                    history(parse(line))
         except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not a whole text file: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}:{len(history._events) + 1}: not an event: {error}") from error
         return history
+
+
+def append(path: Path, event: Event) -> None:
+    """Add an event to a file that History.load() reads, in one write: whoever is killed leaves whole lines.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("ab", buffering=0) as file:
+        file.write(_line(event).encode())
+
+
+def parse(line: str) -> Event:
+    """Read a line of a stored history.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not an event.
+    """
+    said = json.loads(line)
+    if not isinstance(said, dict):
+        raise TypeError("not a JSON object")
+    said["kind"] = Kind(said["kind"])
+    for name, value in said.items():
+        if type(value) is not _TYPES[name]:
+            raise TypeError(f"{name} is {value!r}")
+    return Event(**said)
 
 
 def _open(path: Path, mode: Literal["rt", "wt"]) -> IO[str]:
@@ -206,14 +232,3 @@ def _open(path: Path, mode: Literal["rt", "wt"]) -> IO[str]:
 def _line(event: Event) -> str:
     said = {name: value for name, default in _DEFAULTS.items() if (value := getattr(event, name)) != default}
     return json.dumps(said, separators=(",", ":")) + "\n"
-
-
-def _event(line: str) -> Event:
-    said = json.loads(line)
-    if not isinstance(said, dict):
-        raise TypeError("not a JSON object")
-    said["kind"] = Kind(said["kind"])
-    for name, value in said.items():
-        if type(value) is not _TYPES[name]:
-            raise TypeError(f"{name} is {value!r}")
-    return Event(**said)

@@ -9,7 +9,7 @@ import argparse
 import math
 import sys
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -276,6 +276,23 @@ def unimpressed(
     felt = (Kind.lost, Kind.cancelled, Kind.nack, Kind.returned, Kind.blocked)
     noticed = {event.client for event in events if event.kind in felt and since <= event.at <= until}
     return sorted(set(clients) - noticed)
+
+
+def lockstep(events: Iterable[Event], *, since: float) -> float:
+    """Return how many clients come back in step: the share of those that chose the most frequent first pause.
+
+    What they choose counts, to 10 ms, and not when they come: on a busy machine clients without any jitter, too, come
+    one after the other.
+
+    Args:
+        events: of many clients that lost their connections together.
+        since: when that was (time.monotonic(), seconds).
+    """
+    first: dict[str, str] = {}
+    for event in sorted(events, key=_at):
+        if event.kind is Kind.backoff and event.at >= since:
+            first.setdefault(event.client, event.detail)
+    return max(Counter(first.values()).values(), default=0) / max(1, len(first))
 
 
 def _at(event: Event) -> float:

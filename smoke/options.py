@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from smoke.history import Event, Kind
+from smoke.history import Event, Kind, append
 from smoke.messages import Message
 from smoke.session import Endpoint, Settings
 from smoke.topology import QueueType, Topology
@@ -80,6 +80,16 @@ def add_endpoints(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_history(parser: argparse.ArgumentParser) -> None:
+    """Add the option of clients that the judge can judge."""
+    parser.add_argument(
+        "--history",
+        type=_history,
+        metavar="FILE",
+        help="file to which every event is added at once, for python -m smoke.judge",
+    )
+
+
 def add_consumer_options(parser: argparse.ArgumentParser) -> None:
     """Add what any consumer needs."""
     parser.add_argument("--consumer-tag", type=_short_string, default="cluster_test", help="tag of the consumer")
@@ -110,6 +120,25 @@ def settings(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Sett
         vhost=given.vhost,
         topology=Topology(given.exchange, given.queue, given.routing_key, QueueType(given.queue_type)),
     )
+
+
+def observer(given: argparse.Namespace) -> Callable[[Event], None]:
+    """Return what takes the events of a client: notices for people, and its history if one is asked for."""
+    history: Path | None = given.history
+    if history is None:
+        return print_notice
+
+    def observe(event: Event) -> None:
+        # First, since a terminal may hold up who writes to it.
+        try:
+            append(history, event)
+        except OSError as error:
+            # An observer must not raise.
+            with contextlib.suppress(OSError):
+                print(f"event not recorded: {error}", file=sys.stderr, flush=True)
+        print_notice(event)
+
+    return observe
 
 
 class Signals:
@@ -202,6 +231,17 @@ def _short_string(text: str) -> str:
     if not 0 < len(text.encode("utf-8", "surrogateescape")) <= 255:
         raise argparse.ArgumentTypeError(f"{text!r} is not a name of 1 to 255 bytes")
     return text
+
+
+def _history(text: str) -> Path:
+    path = Path(text)
+    if path.suffix == ".gz":
+        raise argparse.ArgumentTypeError(f"{text!r}: what is written line by line is not compressed")
+    try:
+        with path.open("ab"):
+            return path
+    except OSError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _endpoint(text: str) -> Endpoint:

@@ -382,11 +382,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = options.parser("producer", "Publish messages until each is confirmed, whatever happens to the cluster.")
     options.add_endpoints(parser)
+    options.add_history(parser)
     options.add_producer_options(parser)
     given = parser.parse_args(arguments)
     producer = Producer(
         options.settings(parser, given),
-        observe=options.print_notice,
+        observe=options.observer(given),
         confirmed=options.print_confirmed,
         confirm_timeout=given.confirm_timeout,
     )

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pika
 from pika.exceptions import AMQPError
@@ -17,7 +17,7 @@ from smoke import aftermath, journal, management
 from smoke.consumer import Consumer
 from smoke.deployment import Deployment, Node
 from smoke.history import Event, History, Kind
-from smoke.judge import Verdict, disturbed, judge, unimpressed
+from smoke.judge import Key, Verdict, disturbed, judge, unimpressed
 from smoke.producer import Producer
 from smoke.session import Settings
 from smoke.topology import QueueType, Topology
@@ -61,6 +61,7 @@ class Stream:
         queue_type: of the queue.
         rate: messages per second.
         clients: that work.
+        like: what its queue has beside a type and the names, which are its own.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class Stream:
         *,
         rate: float = RATE,
         clients: Clients = Clients(),
+        like: Topology | None = None,
     ) -> None:
         self._deployment = deployment
         self._rate = rate
         name = f"smoke-{uuid.uuid4().hex[:8]}"
-        self.topology = Topology(name, name, name, queue_type)
+        self.topology = replace(like or Topology(), exchange=name, queue=name, routing_key=name, queue_type=queue_type)
         self.history = History()
         self.recording = journal.Recording(
             self.history, queue_type, rate, {node.nodename: node.name for node in deployment.nodes}
@@ -84,6 +86,7 @@ class Stream:
         self._producer = clients.producer(settings, self.history)
         self._whereabouts = Whereabouts(deployment, self.topology, self.history)
         self._stop = threading.Event()
+        self._publishing = threading.Lock()
         self._ended = 0.0
         self._publisher = threading.Thread(target=self._publish, name="publisher", daemon=True)
 
@@ -139,6 +142,18 @@ class Stream:
             return len(connections) == 2 and all(found["node"] != node.nodename for found in connections)
 
         eventually(away, within=60, every=1, what=f"no client is connected to {node.name}")
+
+    def publish(self, content: str) -> Key:
+        """Publish a message with another content beside the others; returns what verdicts call it."""
+        return self._producer.producer, self._producer.publish(content, timeout=SETTLE)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Publish nothing within the block, at whose beginning everything published is confirmed and processed."""
+        with self._publishing:
+            assert self._producer.flush(SETTLE), f"messages were not confirmed within {SETTLE:g} s of the last one"
+            eventually(self._settled, within=SETTLE, what="every confirmed message is processed")
+            yield
 
     def stop_publishing(self) -> None:
         """Publish no more, and wait until everything published is confirmed."""
@@ -210,7 +225,8 @@ class Stream:
                 begin, number = time.monotonic(), 0
             number += 1
             try:
-                self._producer.publish("smoke", timeout=SETTLE)
+                with self._publishing:
+                    self._producer.publish("smoke", timeout=SETTLE)
             except TimeoutError:
                 continue
             except RuntimeError:
@@ -224,9 +240,10 @@ def flowing(
     *,
     rate: float = RATE,
     clients: Clients = Clients(),
+    like: Topology | None = None,
 ) -> Iterator[Stream]:
     """A stream that flows from the beginning of the block on, and leaves nothing behind."""
-    stream = Stream(deployment, queue_type, rate=rate, clients=clients)
+    stream = Stream(deployment, queue_type, rate=rate, clients=clients, like=like)
     with journal.recording(stream.recording), Watcher(deployment, stream.history):
         try:
             stream.start()

@@ -461,6 +461,53 @@ def test_the_command_prints_what_it_receives_and_ends_well_on_a_signal(number: s
     assert f"127.0.0.1:{peer.port}" in notices[2]
 
 
+def test_the_command_has_recorded_what_happened_when_it_is_killed(tmp_path: Path) -> None:
+    acknowledged = threading.Event()
+
+    def script(link: Link) -> None:
+        link.serve_consumer()
+        link.deliver("hello", message_id="p/1/1")
+        link.expect(spec.Basic.Ack)
+        acknowledged.set()
+        link.expect_end()
+
+    file = tmp_path / "history.jsonl"
+    with Peer(script) as peer, command(peer.port, "--history", str(file)) as process:
+        assert acknowledged.wait(PATIENCE)
+        # It is recorded before the next turn of the loop, not before the broker has it.
+        wait_until(lambda: '"kind":"ack"' in file.read_text(), "the acknowledgement is recorded")
+        process.kill()
+        process.wait()
+    recorded = History.load(file)
+    wanted = (Kind.connected, Kind.ready, Kind.delivery, Kind.ack)
+    assert kinds(recorded, *wanted) == list(wanted)
+    assert of_kind(recorded, Kind.delivery)[0].producer == "p"
+
+
+def test_the_command_goes_on_when_it_cannot_record_any_more(tmp_path: Path) -> None:
+    acknowledged = threading.Event()
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    file = directory / "history.jsonl"
+
+    def script(link: Link) -> None:
+        link.serve_consumer()
+        wait_until(lambda: '"kind":"ready"' in file.read_text(), "it has nothing more to record")
+        file.unlink()
+        directory.rmdir()
+        link.deliver("hello")
+        link.expect(spec.Basic.Ack)
+        acknowledged.set()
+        finish(link)
+
+    with Peer(script) as peer, command(peer.port, "--history", str(file)) as process:
+        assert acknowledged.wait(PATIENCE)
+        process.terminate()
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert "event not recorded" in err
+
+
 def test_the_command_prints_what_no_terminal_can_show() -> None:
     acknowledged = threading.Event()
 
@@ -542,6 +589,8 @@ def test_the_password_comes_from_the_environment_or_a_file(source: str, tmp_path
         (["127.0.0.1", "1", "--queue", "q" * 256], "--queue"),
         (["127.0.0.1", "1", "--password-file", "/does/not/exist"], "--password-file"),
         (["127.0.0.1", "1", "--password", "hunter2"], "--password"),
+        (["127.0.0.1", "1", "--history", "/does/not/exist"], "--history"),
+        (["127.0.0.1", "1", "--history", "history.jsonl.gz"], "--history"),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_option(

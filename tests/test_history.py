@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from smoke.history import Event, History, Kind, Reporter
+from smoke.history import Event, History, Kind, Reporter, append
 from smoke.messages import Identity
 
 
@@ -23,6 +23,14 @@ def test_a_saved_history_has_one_line_for_each_event(tmp_path: Path) -> None:
     history(Event(2.0, Kind.ready, "a"))
     history.save(tmp_path / "history.jsonl")
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_history_that_was_written_event_by_event_is_the_same_file(tmp_path: Path) -> None:
+    history = recorded(1.0, 2.5)
+    history.save(tmp_path / "saved.jsonl")
+    for event in history.events():
+        append(tmp_path / "appended.jsonl", event)
+    assert (tmp_path / "appended.jsonl").read_bytes() == (tmp_path / "saved.jsonl").read_bytes()
 
 
 def test_a_history_whose_file_is_called_gz_is_compressed(tmp_path: Path) -> None:

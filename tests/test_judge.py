@@ -10,7 +10,7 @@ import pytest
 
 from smoke.backoff import Backoff
 from smoke.history import Event, History, Kind
-from smoke.judge import Gap, Verdict, disturbed, judge, main, unimpressed
+from smoke.judge import Gap, Verdict, disturbed, judge, lockstep, main, unimpressed
 from smoke.messages import Identity
 
 
@@ -476,3 +476,30 @@ def test_the_command_refuses_what_is_no_history_in_one_line(
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("judge: ")
+
+
+def pauses(*chosen: str) -> list[Event]:
+    return [Event(10.0, Kind.backoff, f"client {number}", detail=pause) for number, pause in enumerate(chosen)]
+
+
+def test_clients_without_jitter_are_in_lockstep() -> None:
+    assert lockstep(pauses("0.10 s", "0.10 s", "0.10 s", "0.10 s"), since=5.0) == 1
+
+
+def test_the_most_frequent_pause_counts() -> None:
+    assert lockstep(pauses("0.01 s", "0.07 s", "0.07 s", "0.03 s"), since=5.0) == 0.5
+
+
+def test_only_the_first_pause_of_each_client_since_then_counts() -> None:
+    early = [Event(1.0, Kind.backoff, f"client {number}", detail="0.10 s") for number in range(2)]
+    late = [Event(20.0, Kind.backoff, f"client {number}", detail="0.20 s") for number in range(2)]
+    assert lockstep([*late, *early, *pauses("0.01 s", "0.07 s")], since=5.0) == 0.5
+
+
+def test_clients_that_did_not_wait_are_not_in_lockstep() -> None:
+    assert lockstep(pauses("0.01 s"), since=15.0) == 0
+
+
+def test_two_hundred_clients_with_full_jitter_are_far_from_lockstep() -> None:
+    chosen = [f"{Backoff(uniform=random.Random(seed).uniform).next():.2f} s" for seed in range(200)]
+    assert lockstep(pauses(*chosen), since=5.0) < 0.2

@@ -14,6 +14,7 @@ from pika import spec
 
 from smoke.backoff import Backoff
 from smoke.history import History, Kind
+from smoke.judge import judge
 from smoke.messages import Message, checksum
 from smoke.producer import Producer, main
 from smoke.session import FatalError
@@ -621,6 +622,14 @@ def test_the_command_publishes_a_numbered_stream_across_a_loss() -> None:
     assert "lost" in err
 
 
+def test_the_command_records_what_the_judge_can_judge(tmp_path: Path) -> None:
+    file = tmp_path / "history.jsonl"
+    with Peer(confirm_everything) as peer, command(peer.port, "hello", "--history", str(file)) as process:
+        process.communicate(timeout=PATIENCE)
+    verdict = judge(History.load(file).events())
+    assert (verdict.confirmed, len(verdict.lost)) == (1, 1)
+
+
 def test_the_command_keeps_to_its_rate() -> None:
     begin = time.monotonic()
     with Peer(confirm_everything) as peer, command(peer.port, "hello", "--count", "6", "--rate", "10") as process:
@@ -675,6 +684,7 @@ def test_the_command_ends_with_one_line_when_it_is_refused() -> None:
         (["127.0.0.1", "1", "x", "--rate", "nan"], "--rate"),
         (["127.0.0.1", "1", "x", "--confirm-timeout", "-1"], "--confirm-timeout"),
         (["127.0.0.1", "1", "x", "--timeout", "soon"], "--timeout"),
+        (["127.0.0.1", "1", "x", "--history", "/does/not/exist"], "--history"),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_option(
