@@ -36,7 +36,7 @@ unlab: .venv/installed  ## Remove the lab: hosts, network, secrets
 molecule: .venv/installed  ## Every scenario of the lab, one after the other, with everything that the smoke suite has
 	SMOKE_PROFILE=full $(BIN)/molecule test --all
 
-bench: .venv/installed  ## Measure how long provisioning takes, on hosts of its own, and write docs/benchmarks.md
+bench: .venv/installed  ## Measure provisioning, failures and throughput on hosts of its own (hours), and write docs/benchmarks.md
 	$(BIN)/python -m bench
 
 lint: .venv/installed  ## Style and types

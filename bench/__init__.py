@@ -1,1 +1,1 @@
-"""Measures how long the playbooks take on the hosts of a lab, and what they start there (`make bench`)."""
+"""Measures how long the playbooks take, what failures cost, and how fast the clients are (`make bench`)."""

@@ -1,4 +1,4 @@
-"""What docs/benchmarks.md says."""
+"""What docs/benchmarks.md says of provisioning, and the tables of all its parts."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ class Machine:
     cores: int
     memory_gib: float
     kernel: str
+
+    def table(self) -> str:
+        """Return it as a table."""
+        return table(
+            ("cores", "memory", "processor", "kernel"),
+            [(str(self.cores), f"{self.memory_gib:.0f} GiB", self.model, self.kernel)],
+        )
 
 
 COUNTS: dict[str, Callable[[Measured], int]] = {
@@ -86,17 +93,14 @@ the processes of the hosts are looked at every {pause:.0f} ms.
 def document(
     measured: Sequence[Measured], machine: Machine, versions: Mapping[str, str], runs: int, date: datetime
 ) -> str:
-    """Return the text of docs/benchmarks.md."""
+    """Return the part of docs/benchmarks.md, with the title of the whole."""
     seconds: dict[str, Callable[[Measured], float]] = {phase: _seconds_of(phase) for phase in Phase}
     seconds |= {"**everything**": lambda one: one.timing.total}
     return TEXT.format(
         date=date.date().isoformat(),
-        times="once" if runs == 1 else f"{runs} times",
-        machine=_table(
-            ("cores", "memory", "processor", "kernel"),
-            [(str(machine.cores), f"{machine.memory_gib:.0f} GiB", machine.model, machine.kernel)],
-        ),
-        versions=_table(tuple(versions), [tuple(versions.values())]),
+        times=times(runs),
+        machine=machine.table(),
+        versions=versions_table(versions),
         pause=PAUSE * 1000,
         seconds=_scenarios("phase", seconds, measured, "{:.1f}"),
         counts=_scenarios("", COUNTS, measured, "{:.0f}"),
@@ -122,24 +126,35 @@ def _scenarios(
     corner: str, rows: Mapping[str, Callable[[Measured], float]], measured: Sequence[Measured], form: str
 ) -> str:
     """Return a table with a column for each scenario."""
-    return _table(
+    return table(
         (corner, *Scenario),
         [
             (
                 name,
-                *(_spread([value(one) for one in measured if one.scenario == scenario], form) for scenario in Scenario),
+                *(spread([value(one) for one in measured if one.scenario == scenario], form) for scenario in Scenario),
             )
             for name, value in rows.items()
         ],
     )
 
 
-def _spread(values: Sequence[float], form: str) -> str:
+def spread(values: Sequence[float], form: str) -> str:
     """Return the median, and the least and the most where they look different."""
     least, median, most = (form.format(value) for value in (min(values), statistics.median(values), max(values)))
     return median if least == most else f"{median} ({least} to {most})"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def versions_table(versions: Mapping[str, str]) -> str:
+    """Return a table of what ran, by its name."""
+    return table(tuple(versions), [tuple(versions.values())])
+
+
+def times(runs: int) -> str:
+    """Return how often something was done, in a word or two."""
+    return "once" if runs == 1 else f"{runs} times"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

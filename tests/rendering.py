@@ -56,17 +56,21 @@ def evaluate(expression: str, role: str, inventory: Variables) -> Any:
 
 
 def inventory_variables(
-    host: str, *, facts: Variables | None = None, inventory: Path = ROOT / "inventory/local"
+    host: str,
+    *,
+    facts: Variables | None = None,
+    inventory: Path = ROOT / "inventory/local",
+    overlays: Iterable[Path] = (),
 ) -> dict[str, Any]:
     """Return what Ansible knows of a host: its inventory, playbooks/group_vars, and `facts` set on every host.
 
-    Raises KeyError when the inventory has no such host.
+    Overlays are further sources, which win over the first. Raises KeyError when the inventory has no such host.
     """
     _loader()
     loader = DataLoader()
     # Beside the playbooks, Ansible finds playbooks/group_vars.
     loader.set_basedir(str(ROOT / "playbooks"))
-    hosts = InventoryManager(loader=loader, sources=[str(inventory)])
+    hosts = InventoryManager(loader=loader, sources=[str(source) for source in (inventory, *overlays)])
     manager = VariableManager(loader=loader, inventory=hosts)
     HostVars(hosts, manager, loader)
     for each in hosts.get_hosts():

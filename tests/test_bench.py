@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from bench.__main__ import options
 from bench.erlang import is_tool
 from bench.report import Machine, Measured, Scenario, document
+from bench.sections import Part, replaced
 from bench.timing import EventError, Phase, Timing, events, failures, phase_of, timing
 from tests.rendering import ROOT, read_yaml
 
@@ -112,3 +114,53 @@ def test_the_document_has_medians_with_their_spread() -> None:
     assert "| Erlang machines started for a command line tool | 7 | 7 | 7 |" in text
     assert "| 2 | 8 GiB | Processor | Linux 6.1 |" in text
     assert "on 2026-11-24" in text
+
+
+def test_a_part_is_replaced_and_the_others_stay() -> None:
+    text = replaced("", Part.throughput, "## Throughput\n\nfast")
+    text = replaced(text, Part.provisioning, "# Benchmarks\n\nquick\n")
+    text = replaced(text, Part.failover, "## Failover\n\nbefore\n")
+    text = replaced(text, Part.failover, "## Failover\n\nsafe\n")
+    assert text.splitlines() == [
+        *("# Benchmarks", "", "quick", ""),
+        *("<!-- failover -->", "## Failover", "", "safe", ""),
+        *("<!-- throughput -->", "## Throughput", "", "fast"),
+    ]
+
+
+def test_a_document_without_marks_is_about_provisioning() -> None:
+    before = document_of(1.0)
+    after = replaced(before, Part.failover, "## Failover")
+    assert after.startswith(before.strip())
+    assert replaced(after, Part.failover, "## Failover") == after
+
+
+def test_a_document_of_one_later_part_has_a_title() -> None:
+    assert replaced("", Part.failover, "## Failover") == "# Benchmarks\n\n<!-- failover -->\n## Failover\n"
+
+
+def test_without_options_every_part_is_measured_five_times() -> None:
+    given = options([])
+    assert (given.part, given.runs, given.only, given.output.name) == ("all", 5, None, "benchmarks.md")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["speed"], "argument PART: invalid choice: 'speed' (choose from 'provisioning', 'failover'"),
+        (["--runs", "0"], "argument --runs: '0' is not a number from 1 to 100"),
+        (["--only", "nobody"], "argument --only: invalid choice: 'nobody' (choose from 'lan', 'default'"),
+        (["throughput", "--only", "lan"], "argument --only: the part throughput has no settings to choose from"),
+        (["--output", "/nowhere/at/all.md"], "argument --output: '/nowhere/at/all.md' is not a file in a directory"),
+    ],
+    ids=["part", "runs", "settings", "settings of another part", "output"],
+)
+def test_bad_input_is_refused_in_one_line(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        options(arguments)
+    said = capsys.readouterr().err
+    assert exit_code.value.code == 2
+    assert said.startswith(f"bench: {complaint}")
+    assert said.count("\n") == 1

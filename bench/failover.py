@@ -1,0 +1,178 @@
+"""Measures what failures cost with settings of several origins: the same faults, load, clients and hosts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+
+from bench.failover_report import Felt, Run, section
+from bench.faults import FAULTS
+from bench.lab import PROJECT, BenchmarkError, Lab
+from bench.report import this_machine
+from smoke import balancer_stats, journal, management
+from smoke.deployment import Deployment, PlaybookError
+from smoke.history import Kind
+from smoke.stream import RATE, SETTLE, Stream, flowing
+from smoke.waiting import eventually
+
+# Each is a directory below bench/settings, an inventory source over that of the lab; in the order of the document.
+SETTINGS = ("lan", "default", "book", "kolla-ansible", "openstack-ansible", "bosh")
+# Seconds that a fault lasts at most: a node that went silent is given up by its peers after up to 75 s (net_ticktime).
+LONGEST = 90.0
+# A fault is over once so many messages have arrived again: two seconds of the stream.
+FLOWING = int(2 * RATE)
+# Seconds in which a deployment has to be whole again once a fault is over ...
+WHOLE = 120.0
+# ... and so many later it still has to be: what a node says of partitions is up to 5 s old.
+STILL = 6.0
+# So much is told of what went wrong, in characters.
+LINE = 300
+
+
+def measure(runs: int, names: Sequence[str]) -> Iterator[str]:
+    """Measure every fault so many times with each of the settings; gives the section anew after each of them.
+
+    Raises:
+        BenchmarkError: it could not be measured with any of them.
+    """
+    run = Run(this_machine(), runs, LONGEST, datetime.now(UTC))
+    for name in names:
+        lab = Lab((PROJECT / "bench" / "settings" / name,))
+        try:
+            deployment = _deployed(lab, name)
+            run.told[name] = {**deployment.balancer.settings, **deployment.nodes[0].settings}
+            run.versions = lab.versions()
+            _measure(run, lab, name, deployment)
+        except (BenchmarkError, PlaybookError) as error:
+            # The others can be measured all the same.
+            run.broken[name] = _one_line(error)
+            print(f"{name}: {run.broken[name]}", flush=True)
+        if run.felt:
+            yield section(run)
+    if not run.felt:
+        raise BenchmarkError("nothing could be measured")
+
+
+def _measure(run: Run, lab: Lab, name: str, deployment: Deployment) -> None:
+    for number in range(1, run.times + 1):
+        for fault in FAULTS:
+            felt = _once(deployment, name, fault)
+            run.felt.append(felt)
+            print(f"{name}, run {number} of {run.times}: {fault}: {felt}", flush=True)
+            if not felt.whole:
+                deployment = _mended(lab, name, deployment)
+
+
+def _once(deployment: Deployment, name: str, fault: str) -> Felt:
+    """Let clients feel a fault. Whatever goes wrong is a result."""
+    felt = Felt(name, fault)
+    try:
+        with flowing(deployment) as stream:
+            broken = FAULTS[fault](deployment, stream)
+            begin = time.monotonic()
+            with broken:
+                recovered = _flows(stream)
+            whole = _becomes_whole(deployment)
+            stream.end(SETTLE)
+            verdict = stream.verdict(since=begin)
+            felt = Felt(
+                name,
+                fault,
+                silence=max(verdict.delivery_gap.seconds, verdict.confirm_gap.seconds),
+                lost=len(verdict.lost),
+                recovered=recovered,
+                whole=whole,
+                complaint="; ".join(verdict.failures()),
+            )
+    except Exception as error:
+        # Whatever the clients, the API or Ansible raise in a deployment that is broken on purpose.
+        return replace(felt, whole=False, complaint=felt.complaint or _one_line(error))
+    finally:
+        # Histories, which are kept for a report of the smoke suite otherwise.
+        journal.take()
+    return felt
+
+
+def _flows(stream: Stream) -> bool:
+    """Wait until messages arrive again; False if they do not while a fault may last."""
+    try:
+        stream.wait_for(Kind.delivery, FLOWING, since=time.monotonic(), what="messages flow", within=LONGEST)
+    except AssertionError:
+        return False
+    return True
+
+
+def _becomes_whole(deployment: Deployment) -> bool:
+    try:
+        _assert_whole(deployment, WHOLE)
+        threading.Event().wait(STILL)
+        _assert_whole(deployment, STILL)
+    except AssertionError:
+        return False
+    return True
+
+
+def _assert_whole(deployment: Deployment, within: float) -> None:
+    eventually(partial(_is_whole, deployment), within=within, every=0.5, what="nothing is missing")
+
+
+def _is_whole(deployment: Deployment) -> bool:
+    try:
+        _compare(deployment)
+    except (HTTPException, KeyError, ValueError) as error:
+        # An answer that was cut short.
+        raise AssertionError(repr(error)) from error
+    return True
+
+
+def _compare(deployment: Deployment) -> None:
+    for node in deployment.nodes:
+        members = management.get(deployment, node, "nodes")
+        missing = {member["name"]: member.get("partitions") for member in members if not _well(member)}
+        assert len(members) == len(deployment.nodes), members
+        assert not missing, f"{node.name} misses {missing}"
+    for balancer in deployment.balancers:
+        seen = balancer_stats.statuses(balancer)
+        assert seen == {node.name: "UP" for node in deployment.nodes}, f"{balancer.name}: {seen}"
+
+
+def _well(member: dict[str, object]) -> bool:
+    return bool(member.get("running")) and not member.get("partitions")
+
+
+def _mended(lab: Lab, name: str, deployment: Deployment) -> Deployment:
+    """Make whole what does not become so by itself: as an operator restarts a partitioned cluster, or from bare hosts.
+
+    Raises:
+        BenchmarkError: that did not help, either.
+    """
+    try:
+        deployment.stop(*deployment.nodes)
+        deployment.start(*deployment.nodes)
+        deployment.playbook("site")
+        _assert_whole(deployment, WHOLE)
+    except (PlaybookError, AssertionError):
+        return _deployed(lab, name)
+    return deployment
+
+
+def _deployed(lab: Lab, name: str) -> Deployment:
+    print(f"{name}: hosts are made and deployed", flush=True)
+    lab.make()
+    lab.deploy(f"deployment of {name}")
+    (deployment,) = Deployment.load(lab.inventory)
+    return deployment
+
+
+def _one_line(error: BaseException) -> str:
+    """Say what went wrong, without the paths of this machine, which are nobody's business in a document."""
+    line = " ".join((str(error) or type(error).__name__).split())
+    for path, name in ((f"{PROJECT}/", ""), (str(Path.home()), "~")):
+        line = line.replace(path, name)
+    return line if len(line) <= LINE else f"{line[:LINE]} ..."

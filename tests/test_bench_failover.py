@@ -1,0 +1,219 @@
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bench import failover
+from bench.failover import SETTINGS, measure
+from bench.failover_report import Felt, Run, section
+from bench.faults import FAULTS
+from bench.lab import INVENTORY, PROJECT, BenchmarkError, Lab
+from bench.report import Machine
+from smoke.deployment import Deployment
+from smoke.stream import Stream
+from tests.rendering import ROLES, ROOT, inventory_variables, read_yaml
+
+OVERLAYS = PROJECT / "bench/settings"
+MACHINE = Machine(model="Processor", cores=2, memory_gib=7.8, kernel="Linux 6.1")
+OPTIONS: dict[str, dict[str, Any]] = {
+    name: option
+    for role in ROLES
+    for name, option in read_yaml(ROOT / f"roles/{role}/meta/argument_specs.yml")["argument_specs"]["main"][
+        "options"
+    ].items()
+}
+
+
+def of(name: str) -> dict[str, Any]:
+    return dict(read_yaml(OVERLAYS / name / "group_vars/all.yml"))
+
+
+def felt(silence: float | None, **others: Any) -> Felt:
+    usual: dict[str, Any] = {"settings": "book", "fault": "killed", "recovered": True, "whole": True}
+    return Felt(**(usual | others), silence=silence)
+
+
+def text_of(*measured: Felt, broken: dict[str, str] | None = None) -> str:
+    told: dict[str, dict[str, object]] = {"book": {"haproxy_profile": "default", "haproxy_check": "tcp"}}
+    began = datetime(2026, 11, 25, tzinfo=UTC)
+    return section(Run(MACHINE, 3, 90, began, {"RabbitMQ": "4.0.5"}, told, list(measured), broken or {}))
+
+
+def test_every_settings_has_its_directory() -> None:
+    assert {path.name for path in OVERLAYS.iterdir()} == set(SETTINGS)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_one_that_a_role_takes(name: str) -> None:
+    types = {"int": int, "bool": bool, "str": str}
+    for variable, value in of(name).items():
+        if variable != "deployment_profile":
+            option = OPTIONS[variable]
+            assert type(value) is types[option["type"]], variable
+            assert value in option.get("choices", [value]), variable
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_win_over_those_of_the_lab(name: str) -> None:
+    variables = inventory_variables("lb1", inventory=ROOT / "inventory/lab", overlays=[INVENTORY, OVERLAYS / name])
+    assert variables["lab_name"] == "rabbitproof-bench"
+    assert {variable: variables[variable] for variable in of(name)} == of(name)
+
+
+@pytest.mark.parametrize("name", SETTINGS[2:])
+def test_settings_of_others_have_none_of_our_ways_to_notice_a_failure(name: str) -> None:
+    settings = of(name)
+    assert (settings["deployment_profile"], settings["haproxy_shutdown_sessions"]) == ("default", False)
+    assert settings["rabbitmq_agent_port"] == 0
+    assert settings["haproxy_check_fastinter"] == settings["haproxy_check_downinter"] == settings["haproxy_check_inter"]
+
+
+def test_the_table_has_medians_with_their_spread() -> None:
+    text = text_of(felt(30.0), felt(1.04), felt(2.0), felt(0.5, settings="lan"))
+    assert "| fault | book | lan |" in text
+    assert "| killed | 2.0 (1.0 to 30.0) | 0.5 |" in text
+    assert "No confirmed message was lost." in text
+    assert "measured 3 times" in text
+
+
+def test_the_table_marks_what_did_not_recover_by_itself() -> None:
+    text = text_of(felt(95.0, recovered=False), felt(2.0, fault="stopped", whole=False), felt(None, fault="cut"))
+    assert "| killed | 95.0 * |" in text
+    assert "| stopped | 2.0 † |" in text
+    assert "| cut | not measured |" in text
+
+
+def test_a_median_of_fewer_runs_says_so() -> None:
+    text = text_of(felt(2.0), felt(None, whole=False, complaint="messages flow: not within 60 s"))
+    assert "| killed | 2.0, 1 of 2 † |" in text
+    assert "- book, killed: messages flow: not within 60 s\n" in text
+
+
+def test_lost_messages_are_counted_and_their_fault_is_named() -> None:
+    assert "Of the confirmed messages were lost: 3 with book, killed." in text_of(felt(2.0, lost=3), felt(2.0))
+
+
+def test_settings_that_were_given_up_are_named() -> None:
+    assert "- bosh, given up: deployment of bosh failed\n" in text_of(
+        felt(2.0), broken={"bosh": "deployment of bosh failed"}
+    )
+
+
+def test_the_settings_in_force_are_told() -> None:
+    text = text_of(felt(2.0))
+    assert "| `haproxy_check` | tcp |" in text
+    assert "haproxy_profile" not in text
+
+
+class Silent:
+    """A stream of which nothing arrives."""
+
+    def wait_for(self, *_: object, **__: object) -> None:
+        raise AssertionError("messages flow: not within 90 s")
+
+
+def test_a_fault_that_messages_do_not_survive_is_a_result() -> None:
+    assert not failover._flows(cast(Stream, Silent()))
+
+
+def test_whatever_goes_wrong_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def broken(_: Deployment) -> Iterator[None]:
+        raise KeyError(f"{PROJECT}/smoke and\n{Path.home()}/.rabbitproof")
+        yield
+
+    monkeypatch.setattr(failover, "flowing", broken)
+    got = failover._once(cast(Deployment, None), "book", next(iter(FAULTS)))
+    assert (got.silence, got.whole, got.complaint) == (None, False, r"'smoke and\n~/.rabbitproof'")
+
+
+def partitioned(node: str) -> list[dict[str, object]]:
+    """What the API says of a cluster of which one node sees a partition."""
+    return [{"name": name, "running": True, "partitions": ["c"] if name == node else []} for name in ("a", "b", "c")]
+
+
+@pytest.mark.parametrize(("node", "whole"), [("", True), ("b", False)], ids=["whole", "partitioned"])
+def test_a_cluster_that_sees_a_partition_is_not_whole(node: str, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [SimpleNamespace(name=name) for name in ("a", "b", "c")]
+    deployment = cast(Deployment, SimpleNamespace(nodes=nodes, balancers=[SimpleNamespace(name="lb")]))
+    monkeypatch.setattr("smoke.management.get", lambda *_: partitioned(node))
+    monkeypatch.setattr("smoke.balancer_stats.statuses", lambda _: dict.fromkeys("abc", "UP"))
+    monkeypatch.setattr(failover, "WHOLE", 0)
+    monkeypatch.setattr(failover, "STILL", 0)
+    assert failover._becomes_whole(deployment) is whole
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No hosts; deploying bosh fails, and of openstack-ansible nothing becomes whole. Returns what was deployed."""
+    made: list[str] = []
+
+    def deployed(_: Lab, name: str) -> Deployment:
+        made.append(name)
+        if name == "bosh":
+            raise BenchmarkError("deployment of bosh failed: rabbit1: Refuse it")
+        described = SimpleNamespace(settings={"haproxy_check": name}, nodes=[SimpleNamespace(settings={})])
+        return cast(Deployment, SimpleNamespace(balancer=described, nodes=described.nodes))
+
+    def mended(lab: Lab, name: str, _: Deployment) -> Deployment:
+        made.append("mended")
+        return deployed(lab, name)
+
+    monkeypatch.setattr(failover, "_deployed", deployed)
+    monkeypatch.setattr(failover, "_mended", mended)
+    monkeypatch.setattr(
+        failover,
+        "_once",
+        lambda _, name, fault: Felt(name, fault, 1.0, recovered=True, whole=name != "openstack-ansible"),
+    )
+    monkeypatch.setattr(Lab, "versions", lambda _: {"RabbitMQ": "4.0.5"})
+    return made
+
+
+def test_settings_that_cannot_be_deployed_do_not_end_the_benchmark(lab: list[str]) -> None:
+    first, second = measure(1, ["bosh", "lan"]), measure(1, ["lan", "bosh"])
+    (text,) = first
+    assert "| fault | lan |" in text
+    assert "- bosh, given up: deployment of bosh failed: rabbit1: Refuse it" in text
+    assert len(list(second)) == 2, "the section is there after each of the settings"
+    assert lab == ["bosh", "lan", "lan", "bosh"]
+
+
+def test_a_benchmark_without_a_figure_has_failed(lab: list[str]) -> None:
+    with pytest.raises(BenchmarkError, match="nothing could be measured"):
+        list(measure(1, ["bosh"]))
+    assert lab == ["bosh"]
+
+
+def test_the_next_fault_meets_a_deployment_that_is_whole(lab: list[str]) -> None:
+    list(measure(1, ["openstack-ansible"]))
+    assert lab.count("mended") == len(FAULTS)
+
+
+class Recorder:
+    """A deployment that notes what is done to it."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.nodes = (SimpleNamespace(name="a", nodename="rabbit@a"),)
+
+    def holder(self) -> SimpleNamespace:
+        return SimpleNamespace(name="lb2")
+
+    def run(self, host: SimpleNamespace, command: str) -> None:
+        self.done.append(f"{host.name}: {command}")
+
+
+def test_a_balancer_that_was_killed_serves_again_whatever_happens() -> None:
+    deployment = Recorder()
+    fault = FAULTS["HAProxy killed that holds the virtual address"]
+    with pytest.raises(KeyError), fault(cast(Deployment, deployment), cast(Stream, None)):
+        raise KeyError
+    killed, healed = deployment.done
+    assert re.match("lb2: systemctl mask .*SIGKILL", killed)
+    assert healed == "lb2: systemctl unmask --runtime haproxy && systemctl start haproxy"
