@@ -8,7 +8,7 @@ import pytest
 
 from smoke.deployment import Deployment, Node
 from smoke.outlive import SPREAD, promised
-from smoke.test_soak import LONGEST, SHORTEST, Step, known_faults, walk
+from smoke.walk import LONGEST, SHORTEST, Step, known_faults, walk
 
 NAMES = ("rabbit1", "rabbit2", "rabbit3")
 FAULTS = ["a", "b", "c"]
