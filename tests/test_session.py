@@ -388,7 +388,7 @@ def test_the_backoff_is_not_reset_by_a_connection_that_brings_nothing() -> None:
         client._session._backoff._uniform = draw
         with running(client):
             until_ready(history, times=7)
-    assert ceilings == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+    assert ceilings == pytest.approx([0.1 * 1.5**tries for tries in range(6)])
 
 
 def test_a_client_that_waits_for_its_next_try_stops_at_once() -> None:
