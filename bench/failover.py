@@ -18,15 +18,14 @@ from bench.report import this_machine
 from smoke import balancer_stats, journal, management
 from smoke.deployment import Deployment, PlaybookError
 from smoke.history import Kind
-from smoke.stream import RATE, SETTLE, Stream, flowing
+from smoke.outlive import FLOWING
+from smoke.stream import SETTLE, Stream, flowing
 from smoke.waiting import eventually
 
 # Each is a directory below bench/settings, an inventory source over that of the lab; in the order of the document.
 SETTINGS = ("lan", "default", "book", "kolla-ansible", "openstack-ansible", "bosh")
 # Seconds that a fault lasts at most: a node that went silent is given up by its peers after up to 75 s (net_ticktime).
 LONGEST = 90.0
-# A fault is over once so many messages have arrived again: two seconds of the stream.
-FLOWING = int(2 * RATE)
 # Seconds in which a deployment has to be whole again once a fault is over ...
 WHOLE = 120.0
 # ... and so many later it still has to be: what a node says of partitions is up to 5 s old.

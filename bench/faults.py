@@ -8,36 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 
 from smoke import journal, management
-from smoke.deployment import Deployment, Node
+from smoke.deployment import Deployment
 from smoke.network import cut
+from smoke.outlive import down, of_the_consumer, switched
 from smoke.stream import Stream
-from smoke.waiting import eventually
 
 # Finds the victim while the clients work; what it returns breaks it, and repairs it at the end of a block.
 Fault = Callable[[Deployment, Stream], AbstractContextManager[None]]
 
 
 def _stopped(deployment: Deployment, stream: Stream) -> AbstractContextManager[None]:
-    return _down(deployment, _of_the_consumer(deployment, stream), deployment.stop)
+    return down(deployment, of_the_consumer(deployment, stream), deployment.stop)
 
 
 def _killed(deployment: Deployment, stream: Stream) -> AbstractContextManager[None]:
-    return _down(deployment, management.leader(deployment, stream.topology), deployment.kill)
+    return down(deployment, management.leader(deployment, stream.topology), deployment.kill)
 
 
 def _powerless(deployment: Deployment, stream: Stream) -> AbstractContextManager[None]:
-    return _off(deployment, _of_the_consumer(deployment, stream))
+    return switched(deployment, of_the_consumer(deployment, stream), off="kill", on="start")
 
 
 def _silent(deployment: Deployment, stream: Stream) -> AbstractContextManager[None]:
-    return cut(deployment, _of_the_consumer(deployment, stream))
+    return cut(deployment, of_the_consumer(deployment, stream))
 
 
 def _alone(deployment: Deployment, stream: Stream) -> AbstractContextManager[None]:
-    victim = _of_the_consumer(deployment, stream)
+    victim = of_the_consumer(deployment, stream)
     return cut(deployment, victim, peers=deployment.others(victim))
 
 
@@ -54,33 +53,6 @@ FAULTS: dict[str, Fault] = {
     "node of the clients cut off from its peers only": _alone,
     "HAProxy killed that holds the virtual address": _balancer,
 }
-
-
-def _of_the_consumer(deployment: Deployment, stream: Stream) -> Node:
-    return eventually(
-        partial(management.consumer_node, deployment, stream.topology), within=30, what="the consumer is seen"
-    )
-
-
-@contextmanager
-def _down(deployment: Deployment, node: Node, how: Callable[[Node], None]) -> Iterator[None]:
-    with journal.fault(f"{how.__name__} {node.name}"):
-        try:
-            how(node)
-            yield
-        finally:
-            # One that was killed is back by itself: then this only waits until it serves.
-            deployment.start(node)
-
-
-@contextmanager
-def _off(deployment: Deployment, node: Node) -> Iterator[None]:
-    with journal.fault(f"{node.name} has no power"):
-        try:
-            deployment.power_host(node, "kill")
-            yield
-        finally:
-            deployment.power_host(node, "start")
 
 
 @contextmanager

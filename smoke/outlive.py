@@ -10,21 +10,20 @@ from functools import partial
 from smoke import balancer_stats, journal, management
 from smoke.deployment import Balancer, Deployment, Node
 from smoke.history import Kind
-from smoke.judge import Verdict
 from smoke.report import Record
 from smoke.stream import RATE, Stream, flowing
 from smoke.waiting import eventually
 
 # Messages that have to arrive after a fault before it counts as survived: two seconds of the stream.
 FLOWING = int(2 * RATE)
-# Single runs may take so many times what is promised for the median: one also draws from the clients' backoff, up to
-# 0.8 s at the fourth try, and finds the checks of the balancers at their worst moment.
+# Single runs may take so many times what is promised for the median: one also draws from the clients' backoff, and
+# finds the checks of the balancers at their worst moment.
 SPREAD = 2
 
 Fault = Callable[[Node], AbstractContextManager[None]]
 
 
-def outlive(deployment: Deployment, record: Record, fault: Fault, *, gate: float | None = None) -> Verdict:
+def outlive(deployment: Deployment, record: Record, fault: Fault, *, gate: float | None = None) -> None:
     """Let the node of the consumer vanish for a while; its clients have to do without, and it has to come back.
 
     Args:
@@ -41,9 +40,7 @@ def outlive(deployment: Deployment, record: Record, fault: Fault, *, gate: float
             survived(stream, begin, f"messages flow without {victim.name}")
         assert_up(deployment, victim)
         stream.finish()
-        verdict = stream.verdict(since=begin)
-        record(verdict, gate=promised(deployment, gate))
-        return verdict
+        record(stream.verdict(since=begin), gate=promised(deployment, gate))
 
 
 def promised(deployment: Deployment, gate: float | None) -> float | None:
@@ -60,6 +57,7 @@ def down(deployment: Deployment, node: Node, how: Callable[[Node], None]) -> Ite
             how(node)
             yield
         finally:
+            # One that was killed is back by itself: then this only waits until it serves.
             deployment.start(node)
 
 
@@ -106,9 +104,9 @@ def survived(stream: Stream, begin: float, what: str) -> None:
     flow(stream, what)
 
 
-def flow(stream: Stream, what: str) -> None:
-    """Insist that messages arrive from now on."""
-    stream.wait_for(Kind.delivery, FLOWING, since=time.monotonic(), what=what, within=90)
+def flow(stream: Stream, what: str, *, client: str = "") -> None:
+    """Insist that messages arrive from now on, at one client or anywhere."""
+    stream.wait_for(Kind.delivery, FLOWING, since=time.monotonic(), client=client, what=what, within=90)
 
 
 def assert_down(deployment: Deployment, node: Node, *, silent: bool = False) -> None:

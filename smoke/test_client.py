@@ -19,6 +19,7 @@ from smoke.deployment import Deployment
 from smoke.history import Event, History, Kind
 from smoke.judge import Key, judge, lockstep
 from smoke.messages import Message
+from smoke.outlive import flow
 from smoke.report import Record
 from smoke.session import Settings
 from smoke.stream import RATE, Clients, Stream, flowing
@@ -28,7 +29,6 @@ from smoke.waiting import eventually
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full]
 
 # Messages that have to arrive before a fault counts as survived: two seconds of the stream.
-FLOWING = int(2 * RATE)
 # A consumer that is stopped is handed messages until its prefetch, 20, is used up. This is enough to prove something.
 SOME = 10
 # How long a command may take to end once it is asked to, in seconds.
@@ -59,7 +59,7 @@ def test_what_a_killed_consumer_had_in_hand_goes_to_the_other_one(
             companion.send(signal.SIGKILL)
             assert companion.wait(FAREWELL) == -signal.SIGKILL
             passed_on(stream, held, since=begin, within=30)
-        flow(stream, "consumer", "messages flow to the other consumer")
+        flow(stream, "messages flow to the other consumer", client="consumer")
         stream.finish()
         stream.assert_undisturbed("producer", "consumer", since=begin)
         record(stream.verdict(since=begin))
@@ -74,7 +74,7 @@ def test_a_consumer_that_is_told_to_end_leaves_nothing_in_hand(
             companion.send(signal.SIGTERM)
             assert companion.wait(FAREWELL) == 0
         assert stream.events(Kind.finished, since=begin, client="companion"), "it does not say that it left nothing"
-        flow(stream, "consumer", "messages flow to the other consumer")
+        flow(stream, "messages flow to the other consumer", client="consumer")
         stream.finish()
         stream.assert_undisturbed("producer", "consumer", since=begin)
         verdict = stream.verdict(since=begin)
@@ -112,7 +112,7 @@ def test_a_queue_that_is_deleted_is_declared_again(deployment: Deployment, recor
             with journal.fault("the queue is deleted"):
                 management.delete(deployment, deployment.nodes[0], f"queues/%2F/{stream.topology.queue}")
             stream.wait_for(Kind.cancelled, 1, since=begin, client="consumer", what="the broker cancels the consumer")
-        flow(stream, "consumer", "messages flow through the new queue")
+        flow(stream, "messages flow through the new queue", client="consumer")
         stream.finish()
         record(stream.verdict(since=begin))
 
@@ -123,7 +123,7 @@ def test_a_binding_that_is_removed_is_declared_again(deployment: Deployment, rec
         with journal.fault("the binding is removed"):
             management.unbind(deployment, stream.topology)
         stream.wait_for(Kind.returned, 1, since=begin, client="producer", what="a message is returned")
-        flow(stream, "consumer", "messages flow through the new binding")
+        flow(stream, "messages flow through the new binding", client="consumer")
         stream.finish()
         stream.assert_undisturbed("producer", "consumer", since=begin)
         record(stream.verdict(since=begin))
@@ -141,7 +141,7 @@ def test_a_message_that_cannot_be_processed_is_put_aside_and_holds_nothing_up(
             with journal.fault("a message cannot be processed"):
                 poison = stream.publish(POISON)
                 stream.wait_for(Kind.delivery, 1, since=begin, client="undertaker", what="the message is put aside")
-            flow(stream, "consumer", "the other messages flow")
+            flow(stream, "the other messages flow", client="consumer")
             stream.finish()
 
         given_back = [event for event in stream.events(Kind.requeued, since=begin) if of(event) == poison]
@@ -165,7 +165,7 @@ def test_two_hundred_clients_whose_connections_are_closed_at_once_come_back_one_
             await_clients(CROWD, history, Kind.lost, since=begin)
             await_clients(CROWD, history, Kind.ready, since=begin)
         stream.assert_noticed("producer", "consumer", since=begin)
-        flow(stream, "consumer", "messages flow")
+        flow(stream, "messages flow", client="consumer")
         stream.finish()
 
         record(stream.verdict(since=begin))
@@ -182,14 +182,14 @@ def test_the_order_is_kept_when_the_single_active_consumer_loses_its_connection(
         flowing(deployment, like=Topology(single_active_consumer=True)) as stream,
         consuming(deployment, stream.topology, stream, "standby"),
     ):
-        flow(stream, "consumer", "messages flow to the active consumer")
+        flow(stream, "messages flow to the active consumer", client="consumer")
         early = stream.events(Kind.delivery, since=0.0, client="standby")
         assert early == [], "the second consumer was not inactive: this test proves nothing"
         begin = time.monotonic()
         with journal.fault("the connection of the active consumer is closed"):
             close(deployment, stream, "consumer")
             stream.wait_for(Kind.lost, 1, since=begin, client="consumer", what="the active consumer notices")
-        flow(stream, "standby", "messages flow to the other consumer")
+        flow(stream, "messages flow to the other consumer", client="standby")
         stream.finish()
         stream.assert_undisturbed("producer", "standby", since=begin)
         record(stream.verdict(since=begin, ordered=True))
@@ -203,11 +203,6 @@ def unique(purpose: str) -> str:
 def of(event: Event) -> Key:
     """Return the message that an event is about, as verdicts call it."""
     return event.producer, event.sequence
-
-
-def flow(stream: Stream, client: str, what: str) -> None:
-    """Wait until messages flow to a consumer, from now on."""
-    stream.wait_for(Kind.delivery, FLOWING, since=time.monotonic(), client=client, what=what)
 
 
 @contextmanager
@@ -224,7 +219,7 @@ def in_hand(stream: Stream) -> set[Key]:
     eventually(lambda: len(unseen(stream)) >= SOME, within=30, what="a consumer is handed messages that it never sees")
     held = unseen(stream)
     # What was only on its way to the other consumer arrives there before what is published later.
-    flow(stream, "consumer", "the other consumer goes on")
+    flow(stream, "the other consumer goes on", client="consumer")
     held &= unseen(stream)
     assert held, "the consumer that stands still has nothing in hand: this test proves nothing"
     return held

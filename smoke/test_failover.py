@@ -26,6 +26,8 @@ ON_A_STOPPED_NODE = 0.5
 ELSEWHERE_WHEN_ONE_IS_STOPPED = 0.3
 ON_A_KILLED_NODE = 1.0
 ELSEWHERE_WHEN_ONE_IS_KILLED = 0.7
+# How long what is left of the cluster is watched, in seconds: it may confirm nothing meanwhile.
+WATCHED = 5.0
 
 
 def test_the_node_of_the_clients_is_stopped(deployment: Deployment, record: Record) -> None:
@@ -143,9 +145,10 @@ def test_two_nodes_of_three_are_lost_and_come_back(deployment: Deployment, recor
         deployment.stop(*lost)
         stopped = time.monotonic()
         stream.wait_for(Kind.lost, 1, since=begin, what="a client notices")
+        # Time is what is tested: the one that is left could take itself for the cluster.
+        time.sleep(WATCHED)
         # What was on its way when the second one stopped may still be answered.
-        late = [event.at for event in stream.events(Kind.confirm, since=stopped) if event.at > stopped + 1]
-        assert late == [], "a minority confirmed messages"
+        assert stream.events(Kind.confirm, since=stopped + 1) == [], "a minority confirmed messages"
         deployment.start(*lost)
         assert_up(deployment, *deployment.nodes)
         flow(stream, "messages flow with a majority back")
@@ -186,8 +189,7 @@ def test_the_standard_consumer_dies_from_the_same_stop(deployment: Deployment) -
         finally:
             consumer.kill()
             deployment.start(*deployment.nodes)
-            for kind in ("queues", "exchanges"):
-                management.delete(deployment, deployment.nodes[0], f"{kind}/%2F/{topology.queue}")
+            management.remove(deployment, topology)
 
     assert consumer.returncode == 1
     assert "CONNECTION_FORCED" in complaint

@@ -64,7 +64,7 @@ def test_all_balancers_lose_their_power_and_come_back(hosts: Deployment, record:
 
 @pytest.mark.full
 def test_all_nodes_lose_their_power_and_start_in_another_order(hosts: Deployment, record: Record) -> None:
-    """The first that was lost comes first, alone, and has to wait for the one that knows what happened last."""
+    """The first that was lost is started first, and has to wait for those that know what happened last."""
     with flowing(hosts) as stream:
         begin = time.monotonic()
         with switched(hosts, *hosts.nodes, off="kill", on="start"):

@@ -52,36 +52,32 @@ def test_a_busy_stream_survives_a_killed_balancer(deployment: Deployment, victim
 
 
 @pytest.mark.full
-def test_a_balancer_that_freezes_loses_its_address(deployment: Deployment, record: Record) -> None:
-    """Its kernel still accepts connections, and nobody serves them."""
+@pytest.mark.parametrize(
+    ("fault", "healing", "gate"),
+    [
+        # Its kernel still accepts connections, and nobody serves them.
+        pytest.param(
+            "systemctl kill --signal=STOP haproxy", "systemctl kill --signal=CONT haproxy", FROZEN, id="frozen"
+        ),
+        # Before a host is switched off, say: keepalived gives the address up by itself.
+        pytest.param("systemctl stop keepalived", "systemctl start keepalived", GATE, id="handing over"),
+    ],
+)
+def test_a_balancer_loses_its_address(
+    deployment: Deployment, record: Record, fault: str, healing: str, gate: float
+) -> None:
     with flowing(deployment) as stream:
         holder = deployment.holder()
         begin = time.monotonic()
-        with journal.fault(f"HAProxy on {holder.name} is frozen"):
-            deployment.run(holder, "systemctl kill --signal=STOP haproxy")
+        with journal.fault(f"{holder.name}: {fault}"):
+            deployment.run(holder, fault)
             try:
                 elsewhere(deployment, holder)
                 survived(stream, begin, "messages flow through the other balancer")
             finally:
-                deployment.run(holder, "systemctl kill --signal=CONT haproxy")
+                deployment.run(holder, healing)
         stream.finish()
-        record(stream.verdict(since=begin), gate=promised(deployment, FROZEN))
-
-
-@pytest.mark.full
-def test_a_balancer_hands_its_address_over(deployment: Deployment, record: Record) -> None:
-    """Before its host is switched off, say: keepalived gives the address up by itself."""
-    with flowing(deployment) as stream:
-        holder = deployment.holder()
-        begin = time.monotonic()
-        deployment.run(holder, "systemctl stop keepalived")
-        try:
-            elsewhere(deployment, holder)
-            survived(stream, begin, "messages flow through the other balancer")
-        finally:
-            deployment.run(holder, "systemctl start keepalived")
-        stream.finish()
-        record(stream.verdict(since=begin), gate=promised(deployment, GATE))
+        record(stream.verdict(since=begin), gate=promised(deployment, gate))
 
 
 @pytest.mark.full
