@@ -22,13 +22,12 @@ from smoke.messages import Message
 from smoke.outlive import flow
 from smoke.report import Record
 from smoke.session import Settings
-from smoke.stream import RATE, Clients, Stream, flowing
+from smoke.stream import Clients, Stream, flowing
 from smoke.topology import Topology
 from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full]
 
-# Messages that have to arrive before a fault counts as survived: two seconds of the stream.
 # A consumer that is stopped is handed messages until its prefetch, 20, is used up. This is enough to prove something.
 SOME = 10
 # How long a command may take to end once it is asked to, in seconds.
