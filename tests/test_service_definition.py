@@ -80,13 +80,14 @@ OTHER_VALUES: dict[str, Any] = {
     "service_environment": {"OTHER": "1"},
     "service_file_limit": 1,
     "service_restart_delay": 1.0,
+    "service_start_timeout": 1,
     "service_stop_timeout": 1,
     "service_before_start": "true",
     "service_reload": ["true"],
 }
 # The rest stands in the package's unit, or is not for supervisord.
 NOT_IN_THE_FILE = {
-    "program.conf": {"service_file_limit", "service_restart_delay", "service_reload"},
+    "program.conf": {"service_file_limit", "service_restart_delay", "service_start_timeout", "service_reload"},
     "service-override.conf": {"service_name", "service_command", "service_user", "service_log_dir"},
 }
 CASES = [(template, option) for template in NOT_IN_THE_FILE for option in OTHER_VALUES]
