@@ -7,20 +7,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 
 from bench.failover_report import Felt, Run, section
 from bench.faults import FAULTS
 from bench.lab import PROJECT, BenchmarkError, Lab
 from bench.report import this_machine
-from smoke import balancer_stats, journal, management
+from smoke import journal
+from smoke.aftermath import assert_whole
 from smoke.deployment import Deployment, PlaybookError
 from smoke.history import Kind
 from smoke.outlive import FLOWING
 from smoke.stream import SETTLE, Stream, flowing
-from smoke.waiting import eventually
 
 # Each is a directory below bench/settings, an inventory source over that of the lab; in the order of the document.
 SETTINGS = ("lan", "default", "book", "kolla-ansible", "openstack-ansible", "bosh")
@@ -109,40 +107,12 @@ def _flows(stream: Stream) -> bool:
 
 def _becomes_whole(deployment: Deployment) -> bool:
     try:
-        _assert_whole(deployment, WHOLE)
+        assert_whole(deployment, WHOLE)
         threading.Event().wait(STILL)
-        _assert_whole(deployment, STILL)
+        assert_whole(deployment, STILL)
     except AssertionError:
         return False
     return True
-
-
-def _assert_whole(deployment: Deployment, within: float) -> None:
-    eventually(partial(_is_whole, deployment), within=within, every=0.5, what="nothing is missing")
-
-
-def _is_whole(deployment: Deployment) -> bool:
-    try:
-        _compare(deployment)
-    except (HTTPException, KeyError, ValueError) as error:
-        # An answer that was cut short.
-        raise AssertionError(repr(error)) from error
-    return True
-
-
-def _compare(deployment: Deployment) -> None:
-    for node in deployment.nodes:
-        members = management.get(deployment, node, "nodes")
-        missing = {member["name"]: member.get("partitions") for member in members if not _well(member)}
-        assert len(members) == len(deployment.nodes), members
-        assert not missing, f"{node.name} misses {missing}"
-    for balancer in deployment.balancers:
-        seen = balancer_stats.statuses(balancer)
-        assert seen == {node.name: "UP" for node in deployment.nodes}, f"{balancer.name}: {seen}"
-
-
-def _well(member: dict[str, object]) -> bool:
-    return bool(member.get("running")) and not member.get("partitions")
 
 
 def _mended(lab: Lab, name: str, deployment: Deployment) -> Deployment:
@@ -155,7 +125,7 @@ def _mended(lab: Lab, name: str, deployment: Deployment) -> Deployment:
         deployment.stop(*deployment.nodes)
         deployment.start(*deployment.nodes)
         deployment.playbook("site")
-        _assert_whole(deployment, WHOLE)
+        assert_whole(deployment, WHOLE)
     except (PlaybookError, AssertionError):
         return _deployed(lab, name)
     return deployment

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pika
 
 from smoke import balancer_stats, management
-from smoke.deployment import Deployment, Node
+from smoke.deployment import Balancer, Deployment, Node
 from smoke.judge import Verdict
 from smoke.topology import Topology
 from smoke.waiting import eventually
@@ -22,6 +22,14 @@ PATIENCE = 30.0
 DELIVERY_LIMIT = 20
 # ... and nothing that happens to a cluster may bring an innocent message nearer to it than this.
 MARGIN = 5
+
+
+def assert_whole(deployment: Deployment, within: float = PATIENCE) -> None:
+    """Insist that every node sees every node running and no partition, and every balancer every server UP."""
+    for node in deployment.nodes:
+        eventually(partial(_complete, deployment, node), within=within, what=f"{node.name} sees all nodes run")
+    for balancer in deployment.balancers:
+        eventually(partial(_all_up, deployment, balancer), within=within, what=f"{balancer.name} sees all servers UP")
 
 
 def assert_no_orphans(deployment: Deployment, topology: Topology, *, within: float = PATIENCE) -> None:
@@ -80,6 +88,25 @@ def assert_avoided(deployment: Deployment, *bad: Node) -> None:
     landed = {node.name: given[node.name] for node in bad if given[node.name]}
     assert not landed, f"of {count} new connections some landed on a server that is not fit: {landed}"
     assert sum(given.values()) >= count, f"{count} connections were opened, but the balancer gave only {given}"
+
+
+def _complete(deployment: Deployment, node: Node) -> bool:
+    members = management.get(deployment, node, "nodes")
+    missing = {peer.nodename for peer in deployment.peers(node)} ^ {member["name"] for member in members}
+    assert not missing, f"the members are {[member['name'] for member in members]}"
+    unwell = {
+        member["name"]: {name: member.get(name) for name in ("running", "partitions")}
+        for member in members
+        if not member.get("running") or member.get("partitions")
+    }
+    assert not unwell, f"{unwell}"
+    return True
+
+
+def _all_up(deployment: Deployment, balancer: Balancer) -> bool:
+    seen = balancer_stats.statuses(balancer)
+    assert seen == {node.name: "UP" for node in deployment.nodes}, seen
+    return True
 
 
 def _owned(deployment: Deployment, topology: Topology) -> bool:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from functools import partial
 
 import pytest
 
-from smoke import balancer_stats, journal, management, report_plugin
-from smoke.aftermath import assert_clear_of_delivery_limit
-from smoke.deployment import PROJECT, Balancer, Deployment, Node
+from smoke import journal, report_plugin
+from smoke.aftermath import assert_clear_of_delivery_limit, assert_whole
+from smoke.deployment import PROJECT, Deployment
 from smoke.judge import Verdict
 from smoke.report import Record
-from smoke.waiting import eventually
 
 DEPLOYMENTS = pytest.StashKey[list[Deployment]]()
 PROFILES = ("essential", "full", "soak")
@@ -174,25 +172,3 @@ def heal(deployment: Deployment) -> None:
         deployment.start(*deployment.nodes)
     deployment.playbook("site")
     assert_whole(deployment)
-
-
-def assert_whole(deployment: Deployment, within: float = 30) -> None:
-    """Insist that every node sees every node running, and every balancer every server UP."""
-    for node in deployment.nodes:
-        eventually(partial(_sees_all_running, deployment, node), within=within, what=f"{node.name} sees all nodes run")
-    for balancer in deployment.balancers:
-        eventually(
-            partial(_sees_all_up, deployment, balancer), within=within, what=f"{balancer.name} sees all servers UP"
-        )
-
-
-def _sees_all_running(deployment: Deployment, node: Node) -> bool:
-    seen = management.running(deployment, node)
-    assert seen == {peer.nodename: True for peer in deployment.peers(node)}, seen
-    return True
-
-
-def _sees_all_up(deployment: Deployment, balancer: Balancer) -> bool:
-    seen = balancer_stats.statuses(balancer)
-    assert seen == {node.name: "UP" for node in deployment.nodes}, seen
-    return True

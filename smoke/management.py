@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
 from urllib.request import Request, urlopen
@@ -21,9 +22,12 @@ def get(deployment: Deployment, node: Node, path: str) -> Any:
     """Ask one node.
 
     Raises:
-        OSError: it does not answer, or refuses.
+        OSError: it does not answer, refuses, or goes away in the middle of its answer.
     """
-    return json.loads(_request(deployment, node, "GET", path))
+    try:
+        return json.loads(_request(deployment, node, "GET", path))
+    except (HTTPException, ValueError) as error:
+        raise OSError(f"{node.name} did not answer to the end: {error!r}") from error
 
 
 def delete(deployment: Deployment, node: Node, path: str, *, within: float = PATIENCE) -> None:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from smoke import balancer_stats, management
-from smoke.conftest import assert_whole
+from smoke.aftermath import assert_whole
 from smoke.deployment import Deployment, PlaybookError
 from smoke.outlive import assert_up, flow, survived, switched
 from smoke.report import Record

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from smoke.conftest import assert_whole
+from smoke.aftermath import assert_whole
 from smoke.deployment import Deployment
 from smoke.history import Kind
 from smoke.outlive import assert_up, flow, frozen, outlive, promised, survived, switched

@@ -9,8 +9,7 @@ from functools import partial
 import pytest
 
 from smoke import management
-from smoke.aftermath import assert_avoided
-from smoke.conftest import assert_whole
+from smoke.aftermath import assert_avoided, assert_whole
 from smoke.deployment import Deployment, Node
 from smoke.history import Kind
 from smoke.network import DROP, REJECT, blink, cut

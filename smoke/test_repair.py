@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from smoke import management
-from smoke.conftest import assert_whole
+from smoke.aftermath import assert_whole
 from smoke.deployment import Deployment, PlaybookError
 from smoke.history import Kind
 from smoke.judge import Verdict

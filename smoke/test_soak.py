@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from smoke.conftest import assert_whole
+from smoke.aftermath import assert_whole
 from smoke.deployment import Deployment
 from smoke.outlive import assert_up, flow
 from smoke.report import Record

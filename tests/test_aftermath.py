@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from contextlib import nullcontext
 from email.message import Message
 from types import SimpleNamespace
 from typing import Any, cast
@@ -33,6 +34,30 @@ def answering(monkeypatch: pytest.MonkeyPatch, answers: Callable[[Node], dict[st
         return said[path]
 
     monkeypatch.setattr(management, "get", get)
+
+
+def member(name: str, **changes: object) -> dict[str, object]:
+    return {"name": name, "running": True, "partitions": []} | changes
+
+
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        ([member("rabbit@a"), member("rabbit@b")], ""),
+        ([member("rabbit@a"), member("rabbit@b", running=False)], "'running': False"),
+        ([member("rabbit@a", partitions=["rabbit@b"]), member("rabbit@b")], r"'partitions': \['rabbit@b'\]"),
+        ([member("rabbit@a")], r"the members are \['rabbit@a'\]"),
+    ],
+    ids=["whole", "down", "partitioned", "forgotten"],
+)
+def test_a_cluster_is_whole_if_each_member_runs_and_sees_no_partition(
+    members: list[dict[str, object]], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [SimpleNamespace(name=name, nodename=f"rabbit@{name}") for name in ("a", "b")]
+    deployment = cast(Deployment, SimpleNamespace(nodes=nodes, balancers=[], peers=lambda _: nodes))
+    monkeypatch.setattr(management, "get", lambda *_: members)
+    with pytest.raises(AssertionError, match=complaint) if complaint else nullcontext():
+        aftermath.assert_whole(deployment, within=0)
 
 
 def test_unacknowledged_messages_that_a_channel_holds_are_no_orphans(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,22 +132,6 @@ def test_whatever_goes_wrong_is_a_result(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (got.silence, got.whole, got.complaint) == (None, False, r"'smoke and\n~/.rabbitproof'")
 
 
-def partitioned(node: str) -> list[dict[str, object]]:
-    """What the API says of a cluster of which one node sees a partition."""
-    return [{"name": name, "running": True, "partitions": ["c"] if name == node else []} for name in ("a", "b", "c")]
-
-
-@pytest.mark.parametrize(("node", "whole"), [("", True), ("b", False)], ids=["whole", "partitioned"])
-def test_a_cluster_that_sees_a_partition_is_not_whole(node: str, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    nodes = [SimpleNamespace(name=name) for name in ("a", "b", "c")]
-    deployment = cast(Deployment, SimpleNamespace(nodes=nodes, balancers=[SimpleNamespace(name="lb")]))
-    monkeypatch.setattr("smoke.management.get", lambda *_: partitioned(node))
-    monkeypatch.setattr("smoke.balancer_stats.statuses", lambda _: dict.fromkeys("abc", "UP"))
-    monkeypatch.setattr(failover, "WHOLE", 0)
-    monkeypatch.setattr(failover, "STILL", 0)
-    assert failover._becomes_whole(deployment) is whole
-
-
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No hosts; deploying bosh fails, and of openstack-ansible nothing becomes whole. Returns what was deployed."""
