@@ -157,6 +157,15 @@ def test_a_node_that_formed_a_cluster_of_its_own_is_refused(verify: Verify) -> N
     assert "rabbit@a sees the members rabbit@a, of which rabbit@a run; the inventory says rabbit@a, " in run.output
 
 
+def test_a_partition_is_refused_with_how_to_end_it(verify: Verify) -> None:
+    nodes = members(*INVENTORY)
+    nodes[2]["partitions"] = ["rabbit@a"]
+    run = verify(nodes)
+    assert run.status != 0
+    assert "rabbit@c: partitioned from other members" in run.output
+    assert "playbooks/stop.yml and then playbooks/start.yml" in run.output
+
+
 def test_a_member_that_the_inventory_does_not_name_gets_a_warning(verify: Verify) -> None:
     run = verify(members(*INVENTORY, down=("rabbit@old",)))
     assert run.status == 0, run.output
