@@ -37,6 +37,7 @@ molecule: .venv/installed  ## Every scenario of the lab, one after the other, wi
 	SMOKE_PROFILE=full $(BIN)/molecule test --all
 
 bench: .venv/installed  ## Measure provisioning, failures and throughput on hosts of its own (hours), and write docs/benchmarks.md
+	@command -v amqp-publish > /dev/null || $(BIN)/ansible localhost --become -m ansible.builtin.apt -a name=amqp-tools
 	$(BIN)/python -m bench
 
 lint: .venv/installed  ## Style and types
