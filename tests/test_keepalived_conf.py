@@ -19,7 +19,7 @@ from tests.rendering import ROOT, evaluate, read_yaml, render, role_variables, s
 def seen(*, route: str = "10.0.0.0/24 dev eth0 proto kernel src 10.0.0.21", events: bool = True) -> dict[str, Any]:
     """What tasks/inspect.yml reads of a host."""
     lines = ["address lo 127.0.0.1/8", "address eth0 10.0.0.21/24", *([f"route {route}"] if route else [])]
-    return {"__keepalived_seen": {"stdout_lines": lines + (["events"] if events else [])}}
+    return {"__keepalived_lines": lines + (["events"] if events else [])}
 
 
 BALANCER: dict[str, Any] = {

@@ -86,7 +86,7 @@ ROLES_OF_THE_EXAMPLE = [
     *((host, role) for host in BALANCERS for role in ("haproxy", "keepalived", "firewall")),
 ]
 # What a host is asked for before these are rendered.
-READ = {"__keepalived_seen": {"stdout_lines": ["route 192.0.2.0/24 dev eth0 proto kernel", "events"]}}
+READ = {"__keepalived_lines": ["route 192.0.2.0/24 dev eth0 proto kernel", "events"]}
 TEMPLATES = {
     "rabbitmq": ("rabbitmq.conf", "advanced.config", "rabbitmq-env.conf", "enabled_plugins", "hosts"),
     "haproxy": ("haproxy.cfg", "next-steps.txt"),
