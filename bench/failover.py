@@ -24,9 +24,7 @@ from smoke.stream import SETTLE, Stream, flowing
 SETTINGS = ("lan", "default", "book", "kolla-ansible", "openstack-ansible", "bosh")
 # Seconds that a fault lasts at most: a node that went silent is given up by its peers after up to 75 s (net_ticktime).
 LONGEST = 90.0
-# Seconds in which a deployment has to be whole again once a fault is over ...
-WHOLE = 120.0
-# ... and so many later it still has to be: what a node says of partitions is up to 5 s old.
+# So many seconds after a deployment is whole again it still has to be: what a node says of partitions is up to 5 s old.
 STILL = 6.0
 # So much is told of what went wrong, in characters.
 LINE = 300
@@ -107,7 +105,7 @@ def _flows(stream: Stream) -> bool:
 
 def _becomes_whole(deployment: Deployment) -> bool:
     try:
-        assert_whole(deployment, WHOLE)
+        assert_whole(deployment)
         threading.Event().wait(STILL)
         assert_whole(deployment, STILL)
     except AssertionError:
@@ -125,7 +123,7 @@ def _mended(lab: Lab, name: str, deployment: Deployment) -> Deployment:
         deployment.stop(*deployment.nodes)
         deployment.start(*deployment.nodes)
         deployment.playbook("site")
-        assert_whole(deployment, WHOLE)
+        assert_whole(deployment)
     except (PlaybookError, AssertionError):
         return _deployed(lab, name)
     return deployment

@@ -18,13 +18,15 @@ from smoke.waiting import eventually
 
 # A broker collects its figures every 5 s (collect_statistics_interval), so what it says may be that old.
 PATIENCE = 30.0
+# How long a partition may take to end, in seconds: RabbitMQ's autoheal asks those that did not hear it again after 60 s.
+HEALING = 120.0
 # RabbitMQ gives a message up after so many deliveries in vain, by default and since 4.0 ...
 DELIVERY_LIMIT = 20
 # ... and nothing that happens to a cluster may bring an innocent message nearer to it than this.
 MARGIN = 5
 
 
-def assert_whole(deployment: Deployment, within: float = PATIENCE) -> None:
+def assert_whole(deployment: Deployment, within: float = HEALING) -> None:
     """Insist that every node sees every node running and no partition, and every balancer every server UP."""
     for node in deployment.nodes:
         eventually(partial(_complete, deployment, node), within=within, what=f"{node.name} sees all nodes run")
