@@ -18,7 +18,7 @@ from smoke.waiting import eventually
 
 # A broker collects its figures every 5 s (collect_statistics_interval), so what it says may be that old.
 PATIENCE = 30.0
-# How long a partition may take to end, in seconds: RabbitMQ's autoheal asks those that did not hear it again after 60 s.
+# How long a partition may take to end, in seconds: autoheal asks those that did not hear it again after 60 s.
 HEALING = 120.0
 # RabbitMQ gives a message up after so many deliveries in vain, by default and since 4.0 ...
 DELIVERY_LIMIT = 20
