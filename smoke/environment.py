@@ -7,12 +7,13 @@ import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
-from http.client import HTTPException
+from functools import partial
 
 from smoke import management
 from smoke.deployment import Deployment, PlaybookError
 from smoke.stream import RATE
 from smoke.topology import Topology
+from smoke.waiting import eventually
 
 # What the clients and the suite are made of.
 PACKAGES = ("pika", "pytest", "ansible-core")
@@ -79,9 +80,10 @@ def _nodes(deployment: Deployment) -> Groups:
     groups = {}
     for node in deployment.nodes:
         try:
-            overview = management.get(deployment, node, "overview")
+            # A node that has just started fails to answer for some seconds.
+            overview = eventually(partial(management.get, deployment, node, "overview"), within=10, what="versions")
             groups[node.name] = {"RabbitMQ": overview["rabbitmq_version"], "Erlang": overview["erlang_version"]}
-        except (OSError, HTTPException, KeyError, ValueError) as error:
+        except (AssertionError, KeyError) as error:
             groups[node.name] = {"RabbitMQ": f"not known: {error!r}"}
     return groups
 

@@ -70,25 +70,37 @@ def draw(timeline: Timeline, window: Span | None = None) -> str:
                 axes.axvspan(gap.begin - zero, gap.end - zero, color=COLOURS["gap"], alpha=0.22, linewidth=0)
             for mark in timeline.marks:
                 axes.axvline(mark.at - zero, color=COLOURS["ink"], linewidth=1, linestyle=(0, (4, 3)))
-        for mark in timeline.marks:
-            if shown.begin <= mark.at <= shown.end:
-                late = mark.at > (shown.begin + shown.end) / 2
-                messages.annotate(
-                    mark.text,
-                    (mark.at - zero, 1),
-                    xytext=(-4 if late else 4, -3),
-                    xycoords=("data", "axes fraction"),
-                    textcoords="offset points",
-                    ha="right" if late else "left",
-                    va="top",
-                    fontsize=8,
-                )
+        _captions(messages, timeline, shown)
         messages.set_xlim(shown.begin - zero, shown.end - zero)
         since = "the suite first touched the deployment" if timeline.actions.spans else "the first message"
         states.set_xlabel(f"seconds since {since}")
         output = io.StringIO()
         figure.savefig(output, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
     return _inline(output.getvalue())
+
+
+def _captions(axes: Axes, timeline: Timeline, shown: Span) -> None:
+    """Say at each mark what it is, a line lower where that would run into the one before."""
+    room = CHARACTER / (RIGHT - LEFT) * (shown.end - shown.begin)
+    end, line = shown.begin, 0
+    for mark in timeline.marks:
+        if not shown.begin <= mark.at <= shown.end:
+            continue
+        late = mark.at > (shown.begin + shown.end) / 2
+        width = len(mark.text) * room
+        begin = mark.at - width if late else mark.at
+        line = line + 1 if begin < end else 0
+        end = begin + width
+        axes.annotate(
+            mark.text,
+            (mark.at - timeline.zero, 1),
+            xytext=(-4 if late else 4, -3 - 10 * line),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right" if late else "left",
+            va="top",
+            fontsize=8,
+        )
 
 
 def _style() -> AbstractContextManager[None]:
