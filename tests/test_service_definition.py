@@ -10,26 +10,26 @@ from tests.rendering import ROOT, evaluate, inventory_variables, read_trusted, r
 
 DEPLOYED = {"rabbitmq_deployed_version": "4.0.5"}
 LAB = ROOT / "inventory/lab"
-# Service, where a task of its role defines it, and a host of an inventory that has it.
+# Service, its role, and a host of an inventory that has it.
 SERVICES = {
-    "rabbitmq-server": ("rabbitmq", "service", "rabbit1"),
-    "haproxy": ("haproxy", "service", "lb1"),
-    "keepalived": ("keepalived", "apply", "lb1"),
+    "rabbitmq-server": ("rabbitmq", "rabbit1"),
+    "haproxy": ("haproxy", "lb1"),
+    "keepalived": ("keepalived", "lb1"),
 }
 
 
-def given(role: str, file: str) -> dict[str, Any]:
+def given(role: str) -> dict[str, Any]:
     """The variables with which a task of a role calls the role service."""
     (found,) = [
         task["vars"]
-        for task in read_trusted(ROOT / f"roles/{role}/tasks/{file}.yml")
+        for task in read_trusted(ROOT / f"roles/{role}/tasks/service.yml")
         if "service_command" in task.get("vars", {})
     ]
     return dict(found)
 
 
-def definition(template: str, role: str, file: str, variables: dict[str, Any]) -> str:
-    return render(template, "service", role_variables(role, variables) | given(role, file))
+def definition(template: str, role: str, variables: dict[str, Any]) -> str:
+    return render(template, "service", role_variables(role, variables) | given(role))
 
 
 def local(host: str) -> dict[str, Any]:
@@ -37,18 +37,18 @@ def local(host: str) -> dict[str, Any]:
 
 
 def test_the_node_as_a_program_of_supervisord_is_its_golden_file(golden: CompareWithGolden) -> None:
-    golden("local/program-rabbit.conf", definition("program.conf", "rabbitmq", "service", local("rabbit")))
+    golden("local/program-rabbit.conf", definition("program.conf", "rabbitmq", local("rabbit")))
 
 
 def test_the_balancer_as_a_program_of_supervisord_is_its_golden_file(golden: CompareWithGolden) -> None:
-    golden("local/program-balancer.conf", definition("program.conf", "haproxy", "service", local("balancer")))
+    golden("local/program-balancer.conf", definition("program.conf", "haproxy", local("balancer")))
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_drop_in_of_systemd_is_its_golden_file(service: str, golden: CompareWithGolden) -> None:
-    role, file, host = SERVICES[service]
+    role, host = SERVICES[service]
     variables = inventory_variables(host, facts=DEPLOYED, inventory=LAB)
-    golden(f"systemd/{service}.conf", definition("service-override.conf", role, file, variables))
+    golden(f"systemd/{service}.conf", definition("service-override.conf", role, variables))
 
 
 def test_every_golden_file_belongs_to_a_case() -> None:
@@ -57,8 +57,8 @@ def test_every_golden_file_belongs_to_a_case() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_command_has_a_character_that_means_something_to_the_service_manager(service: str) -> None:
-    role, file, host = SERVICES[service]
-    variables = role_variables(role, inventory_variables(host, facts=DEPLOYED, inventory=LAB)) | given(role, file)
+    role, host = SERVICES[service]
+    variables = role_variables(role, inventory_variables(host, facts=DEPLOYED, inventory=LAB)) | given(role)
     # systemd replaces $ and %, supervisord %; the commands stand between quotes.
     before_start = evaluate("service_before_start", "service", variables)
     assert not re.search(r"""['"$%\\]""", before_start)
