@@ -115,7 +115,7 @@ def test_the_example_passes_the_specification_of_every_role(host: str, role: str
 
 @pytest.mark.parametrize(("host", "role"), [(NODES[0], "rabbitmq"), (BALANCERS[0], "haproxy")])
 def test_the_services_of_the_example_pass_the_specification_of_their_role(host: str, role: str) -> None:
-    assert refusals("service", "define", variables(EXAMPLE, host) | given(role, "service"), role) == []
+    assert refusals("service", "define", variables(EXAMPLE, host) | given(role), role) == []
 
 
 @pytest.mark.parametrize(("host", "role"), ROLES_OF_THE_EXAMPLE)
