@@ -46,7 +46,7 @@ def row(number: int, *, address: str = "", admin: int = 0, port: int = 5672, che
 def answer(*rows: str, line_end: str = "\n") -> dict[str, Any]:
     """What tasks/inspect.yml reads: "show info", the state of the pool, and the hash of the file."""
     lines = ["Name: HAProxy", "Version: 3.0.11", "Maxconn: 4000", "", "1", HEADER, *rows, "", "0" * 64 + "  -"]
-    return {"service_found": {"stdout": "".join(line + line_end for line in lines)}}
+    return {"__haproxy_said": "".join(line + line_end for line in lines)}
 
 
 def read(name: str, *rows: str, line_end: str = "\n", **options: Any) -> Any:
@@ -102,7 +102,7 @@ def test_the_servers_of_another_section_are_not_ours() -> None:
 
 @pytest.mark.parametrize("name", ["__haproxy_pool", "__haproxy_pool_out", "__haproxy_moved"])
 def test_where_no_haproxy_answers_there_is_no_pool(name: str) -> None:
-    assert evaluate(name, "haproxy", POOL | {"service_found": {"stdout": ""}}) == []
+    assert evaluate(name, "haproxy", POOL | {"__haproxy_said": ""}) == []
 
 
 def command(file: str, task: str, options: dict[str, Any], item: Any) -> str:
@@ -165,7 +165,7 @@ class Balancer:
 
     def read(self, name: str) -> Any:
         before = self.ask(f"show info;show servers state {SECTION}")
-        return evaluate(name, "haproxy", POOL | self.options | {"service_found": {"stdout": before}})
+        return evaluate(name, "haproxy", POOL | self.options | {"__haproxy_said": before})
 
     def wait(self) -> None:
         """Until a process with the configuration that was written last answers."""
@@ -284,7 +284,7 @@ def test_a_reload_keeps_who_is_drained_and_takes_everything_else_from_the_new_fi
         command(
             "apply",
             "apply | Move servers to their new ports",
-            balancer.options | {"service_found": {"stdout": state}},
+            balancer.options | {"__haproxy_said": state},
             moved,
         )
     )
