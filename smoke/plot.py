@@ -158,7 +158,7 @@ def _rates(axes: Axes, timeline: Timeline, kinds: dict[str, list[float]], shown:
             axes.annotate(f"↑ {rate:.0f}/s", (at + bucket, 0.86), xycoords=("data", "axes fraction"), fontsize=8)
     axes.set_ylabel("messages / s")
     axes.locator_params(axis="y", nbins=4)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0)
 
 
 def _label_gap(axes: Axes, timeline: Timeline, shown: Span) -> None:
