@@ -1,9 +1,8 @@
 """Runs the shell commands of the role for real: what a node is compared by, and what is waited for."""
 
+import socket
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,51 +134,22 @@ def test_gates_have_one_deadline_together() -> None:
     assert closed.stdout.startswith("waited 1 s until the second;")
 
 
-@pytest.fixture
-def api() -> Iterator[Callable[[int], int]]:
-    """Start what answers the question whether a node is ready with a status; the port."""
-    servers = []
-
-    def start(status: int) -> int:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                assert self.path == "/api/health/checks/ready-to-serve-clients"
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        servers.append(server)
-        return int(server.server_address[1])
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+def listens(port: int) -> int:
+    function = evaluate("__rabbitmq_listens", "rabbitmq", NODE | {"rabbitmq_amqp_port": port})
+    return shell(f"{function}listens\n").returncode
 
 
-def ready(port: int) -> subprocess.CompletedProcess[str]:
-    function = evaluate("__rabbitmq_ready", "rabbitmq", NODE | {"rabbitmq_management_port": port})
-    return shell(f"{function}ready\n")
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_node_that_accepts_clients_is_known_by_its_port(family: socket.AddressFamily, address: str) -> None:
+    with socket.socket(family) as listener:
+        listener.bind((address, 0))
+        port = listener.getsockname()[1]
+        assert listens(port) == 1, "it is bound, and does not listen"
+        listener.listen()
+        assert listens(port) == 0
 
 
-@pytest.mark.parametrize("status", [200, 404])
-def test_a_node_that_is_ready_or_too_old_to_say_so_is_ready(status: int, api: Callable[[int], int]) -> None:
-    assert ready(api(status)).returncode == 0
-
-
-def test_a_node_that_is_not_ready_says_its_status(api: Callable[[int], int]) -> None:
-    answered = ready(api(503))
-    assert answered.returncode == 1
-    assert "ready-to-serve-clients answers 503" in answered.stderr
-
-
-def test_a_node_that_nobody_can_reach_is_not_ready() -> None:
-    # Nobody listens on the port that no service has.
-    refused = ready(1)
-    assert refused.returncode == 1
-    assert "refused" in refused.stderr
+def test_a_port_that_only_a_client_has_is_none_that_is_listened_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        client.connect(listener.getsockname())
+        assert listens(client.getsockname()[1]) == 1

@@ -50,13 +50,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         until: a condition over `answer` (of one path) or `answers` (of several, by path), which is waited for; without
             it, status 200 is.
         within: seconds to wait. 0 asks once.
+        give_up_on: statuses that no waiting will change; nobody becomes a user by waiting.
 
     Results: status, reason, answer or answers, and met: whether the condition came true. That it did not is no failure,
     so that the caller can say what was missing; that there is no answer, or none for this user, is one.
     """
 
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset({"host", "port", "login", "path", "paths", "until", "within"})
+    _VALID_ARGS = frozenset({"host", "port", "login", "path", "paths", "until", "within", "give_up_on"})
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask, until the answer is what is waited for."""
@@ -69,8 +70,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if "path" in args:
                 found["answer"] = found.pop("answers").get(args["path"])
             found["met"] = found["status"] == 200 and self._holds(args.get("until"), found)
-            # Nobody becomes a user by waiting.
-            if found["met"] or found["status"] in (401, 403) or time.monotonic() >= deadline:
+            given_up = found["status"] in args.get("give_up_on", (401, 403))
+            if found["met"] or given_up or time.monotonic() >= deadline:
                 break
             # Between two questions, up to the deadline; the API tells nobody when an answer changes.
             time.sleep(PAUSE)
