@@ -155,7 +155,8 @@ def _rates(axes: Axes, timeline: Timeline, kinds: dict[str, list[float]], shown:
     axes.set_ylim(0, top)
     for rate, at in zip(counted["delivered"], edges, strict=False):
         if rate > top and rate == peak:
-            axes.annotate(f"↑ {rate:.0f}/s", (at + bucket, 0.86), xycoords=("data", "axes fraction"), fontsize=8)
+            # Below the captions of the marks.
+            axes.annotate(f"↑ {rate:.0f}/s", (at + bucket, 0.6), xycoords=("data", "axes fraction"), fontsize=8)
     axes.set_ylabel("messages / s")
     axes.locator_params(axis="y", nbins=4)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8, borderaxespad=0)

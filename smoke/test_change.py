@@ -75,8 +75,7 @@ def test_a_changed_configuration_reaches_one_node_at_a_time(deployment: Deployme
             stream.finish()
             record(stream.verdict(since=begin), gate=GATE if deployment.vip else None)
     finally:
-        # The part of site.yml that has something to take back.
-        deployment.playbook("rabbitmq")
+        deployment.playbook("site")
 
 
 @pytest.mark.full
