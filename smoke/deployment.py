@@ -265,23 +265,24 @@ class Deployment:
     def _limit(self, hosts: Sequence[Node | Balancer]) -> Sequence[Node | Balancer]:
         return hosts or (() if self.alone else (*self.nodes, *self.balancers))
 
-    def balancer_state(self, node: Node, state: str) -> None:
-        """Take a server out of the pool of every balancer ("disabled") or put it back ("enabled").
+    def balancer_state(self, nodes: Sequence[Node], state: str) -> None:
+        """Set the state of servers on every balancer: "drain", "maint" or "ready" (management guide, "set server").
+
+        A last resort that the balancer has of a node goes with it.
 
         Raises:
             PlaybookError: HAProxy did not do it.
         """
+        names = " ".join(node.name for node in nodes)
         for balancer in self.balancers:
-            arguments = {"state": state, "host": node.name, "backend": balancer.section, "socket": balancer.socket}
-            with journal.doing(f"{balancer.name}: {node.name} {state}"):
-                _run(
-                    "ansible",
-                    self.inventory,
-                    balancer.name,
-                    "--become",
-                    "--module-name=community.general.haproxy",
-                    f"--args={json.dumps(arguments)}",
-                )
+            # Where a command is obeyed, HAProxy says nothing.
+            command = (
+                f'set() {{ echo "set server {balancer.section}/$1 state {state}" |'
+                f" socat -t 2 stdio unix-connect:{balancer.socket}; }}; for name in {names}; do"
+                ' answer="$(set "$name")"; [ -z "$answer" ] || { echo "$name: $answer"; exit 1; };'
+                ' set "$name:last-resort"; done'
+            )
+            self.run(balancer, command, what=f"{names} {state}")
 
 
 def parse_facts(answers: str) -> dict[str, dict[str, str]]:

@@ -60,14 +60,12 @@ def test_a_backup_server_gets_connections_only_while_every_other_one_is_out(
             assert all(balancer_stats.servers(balancer)[backup.name].backup for balancer in balancers)
             assert connections_given(deployment, 4)[backup.name] == 0
 
-            for node in pool:
-                deployment.balancer_state(node, "disabled")
+            deployment.balancer_state(pool, "maint")
             assert connections_given(deployment, 4) == {
                 node.name: 4 if node == backup else 0 for node in deployment.nodes
             }
 
-            for node in pool:
-                deployment.balancer_state(node, "enabled")
+            deployment.balancer_state(pool, "ready")
             for balancer in balancers:
                 eventually(partial(all_up, balancer), within=30, what=f"{balancer.name} sees every server UP")
             assert connections_given(deployment, 4)[backup.name] == 0

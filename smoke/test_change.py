@@ -55,7 +55,7 @@ def test_plugins_and_the_level_of_the_log_change_without_a_restart(deployment: D
         assert all("rabbitmq_shovel" in enabled for enabled in plugins(deployment))
         assert changes(deployment.playbook("site", extra=wanted)) == set(), "the change is not all of it"
     finally:
-        deployment.playbook("site")
+        deployment.playbook("rabbitmq")
     assert not any("rabbitmq_shovel" in enabled for enabled in plugins(deployment))
     assert all(now >= started[name] for name, now in uptimes(deployment).items()), "a node was restarted"
 
@@ -75,7 +75,7 @@ def test_a_changed_configuration_reaches_one_node_at_a_time(deployment: Deployme
             stream.finish()
             record(stream.verdict(since=begin), gate=GATE if deployment.vip else None)
     finally:
-        deployment.playbook("site")
+        deployment.playbook("rabbitmq")
 
 
 @pytest.mark.full

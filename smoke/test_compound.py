@@ -59,7 +59,7 @@ def test_a_node_is_killed_while_another_one_is_restarted(deployment: Deployment,
             record(stream.verdict(since=begin))
     finally:
         deployment.start(*deployment.nodes)
-        deployment.playbook("site")
+        deployment.playbook("rabbitmq")
 
 
 def test_a_balancer_and_the_leader_of_the_queue_lose_their_power_together(hosts: Deployment, record: Record) -> None:

@@ -70,14 +70,14 @@ def test_a_node_that_was_drained_is_stopped(deployment: Deployment, record: Reco
     with flowing(deployment) as stream:
         victim = of_the_consumer(deployment, stream)
         begin = time.monotonic()
-        deployment.balancer_state(victim, "drain")
+        deployment.balancer_state([victim], "drain")
         assert_avoided(deployment, victim)
         assert stream.events(Kind.lost, since=begin) == [], "draining cut a session"
         deployment.stop(victim)
         stream.assert_noticed("consumer", since=begin)
         flow(stream, "messages flow without the node")
         deployment.start(victim)
-        deployment.balancer_state(victim, "enabled")
+        deployment.balancer_state([victim], "ready")
         assert_up(deployment, victim)
         stream.finish()
         record(stream.verdict(since=begin), gate=promised(deployment, ON_A_STOPPED_NODE))

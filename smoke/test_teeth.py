@@ -110,14 +110,12 @@ def test_clients_that_try_again_at_once_storm_a_balancer_without_servers(deploym
     with flowing(deployment) as sound, flowing(deployment, clients=broken.STORMING) as culprit:
         begin = time.monotonic()
         try:
-            for node in deployment.nodes:
-                deployment.balancer_state(node, "disabled")
+            deployment.balancer_state(deployment.nodes, "maint")
             for stream in (sound, culprit):
                 cut(deployment, stream, since=begin)
             sound.wait_for(Kind.connecting, 8, since=begin, what="our clients try again, too")
         finally:
-            for node in deployment.nodes:
-                deployment.balancer_state(node, "enabled")
+            deployment.balancer_state(deployment.nodes, "ready")
         for stream in (sound, culprit):
             stream.wait_for(Kind.delivery, SOME, since=time.monotonic(), what="messages flow again")
             stream.assert_noticed("producer", "consumer", since=begin)
