@@ -14,7 +14,7 @@ import pytest
 from smoke import broken, management
 from smoke.deployment import Deployment, Node
 from smoke.history import Kind
-from smoke.judge import Verdict
+from smoke.judge import MOST_ATTEMPTS, Verdict
 from smoke.stream import RATE, Clients, Stream, flowing
 from smoke.topology import QueueType
 from smoke.waiting import eventually
@@ -114,6 +114,10 @@ def test_clients_that_try_again_at_once_storm_a_balancer_without_servers(deploym
             for stream in (sound, culprit):
                 cut(deployment, stream, since=begin)
             sound.wait_for(Kind.connecting, 8, since=begin, what="our clients try again, too")
+            for client in ("producer", "consumer"):
+                culprit.wait_for(
+                    Kind.connecting, 3 * MOST_ATTEMPTS, since=begin, client=client, what=f"the {client} storms"
+                )
         finally:
             deployment.balancer_state(deployment.nodes, "ready")
         for stream in (sound, culprit):

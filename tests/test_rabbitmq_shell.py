@@ -2,7 +2,7 @@
 
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +153,62 @@ def test_a_port_that_only_a_client_has_is_none_that_is_listened_on() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
         client.connect(listener.getsockname())
         assert listens(client.getsockname()[1]) == 1
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Wait for a node: what its pid file holds at one look after the other, and whether it listens after the last."""
+    lives = subprocess.Popen(["sleep", "60"])
+
+    def wait(*pids: str, comes_up: bool, patience: int = 20) -> subprocess.CompletedProcess[str]:
+        file = tmp_path / f"{NODES[0]}.pid"
+        file.write_text("")
+        script = evaluate(
+            "__rabbitmq_await_clients",
+            "rabbitmq",
+            NODE | {"rabbitmq_data_dir": str(tmp_path), "rabbitmq_start_timeout": patience},
+        )
+        (tmp_path / "looks").write_text("".join(f"{pid}\n" for pid in pids).replace("LIVES", str(lives.pid)))
+        # Each look is a sleep of the script.
+        sleeps = f"""sleep() {{
+            command sleep 0.01; look=$((look + 1))
+            sed -n "$look p" {tmp_path}/looks > {file}
+        }}
+        look=0
+        """
+        up = f"listens() {{ [ $look -gt {len(pids)} ] && {str(comes_up).lower()}; }}\n"
+        declared, awaited = script.split("deadline=")
+        return shell(f"{sleeps}{declared}{up}deadline={awaited}")
+
+    yield wait
+    lives.kill()
+    lives.wait()
+
+
+# Beyond what the kernel gives to anybody.
+DEAD, DEAD_TOO = "4194305", "4194306"
+
+
+def test_a_node_that_comes_up_is_waited_for(start: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    assert start("", "LIVES", "LIVES", comes_up=True).returncode == 0
+
+
+def test_a_node_that_was_killed_is_waited_for_while_its_dead_process_is_found(
+    start: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    assert start(DEAD, DEAD, DEAD, DEAD, "", "LIVES", comes_up=True).returncode == 0
+
+
+def test_a_node_whose_processes_end_one_after_the_other_is_not(
+    start: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    waited = start("LIVES", DEAD, DEAD, "", DEAD_TOO, comes_up=False)
+    assert waited.returncode == 1
+    assert waited.stdout == "its process ended while it started, and so did the next one\n"
+
+
+def test_a_node_that_does_not_come_up_in_time_is_named_with_the_time(
+    start: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    waited = start("LIVES", comes_up=False, patience=1)
+    assert (waited.returncode, waited.stdout) == (1, "waited 1 s until it accepts clients\n")

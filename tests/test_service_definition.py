@@ -80,6 +80,7 @@ OTHER_VALUES: dict[str, Any] = {
     "service_environment": {"OTHER": "1"},
     "service_file_limit": 1,
     "service_restart_delay": 1.0,
+    "service_restart_steadily": True,
     "service_start_timeout": 1,
     "service_stop_timeout": 1,
     "service_before_start": "true",
@@ -87,7 +88,13 @@ OTHER_VALUES: dict[str, Any] = {
 }
 # The rest stands in the package's unit, or is not for supervisord.
 NOT_IN_THE_FILE = {
-    "program.conf": {"service_file_limit", "service_restart_delay", "service_start_timeout", "service_reload"},
+    "program.conf": {
+        "service_file_limit",
+        "service_restart_delay",
+        "service_restart_steadily",
+        "service_start_timeout",
+        "service_reload",
+    },
     "service-override.conf": {"service_name", "service_command", "service_user", "service_log_dir"},
 }
 CASES = [(template, option) for template in NOT_IN_THE_FILE for option in OTHER_VALUES]
