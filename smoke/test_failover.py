@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from smoke import management
 from smoke.aftermath import assert_avoided
 from smoke.deployment import PROJECT, Deployment, Node
 from smoke.history import Kind
+from smoke.messages import Identity
 from smoke.outlive import assert_down, assert_up, flow, of_the_consumer, promised
 from smoke.report import Record
 from smoke.stream import Stream, flowing
@@ -28,6 +30,8 @@ ON_A_KILLED_NODE = 1.0
 ELSEWHERE_WHEN_ONE_IS_KILLED = 0.7
 # How long what is left of the cluster is watched, in seconds: it may confirm nothing meanwhile.
 WATCHED = 5.0
+# Of a classic queue that is stopped, in seconds.
+LAST_MOMENT = 0.1
 
 
 def test_the_node_of_the_clients_is_stopped(deployment: Deployment, record: Record) -> None:
@@ -96,7 +100,17 @@ def test_the_home_of_a_classic_queue_is_stopped(deployment: Deployment, record: 
         deployment.start(victim)
         flow(stream, "messages flow with the node back")
         stream.finish()
-        record(stream.verdict(since=begin))
+
+        # It has no record of what it delivered in its last moment, and delivers it again without the flag. With 4.3.6:
+        # a message that was acknowledged 6 ms before the end.
+        end = stream.events(Kind.cancelled, since=begin)[0].at
+        last = {
+            Identity(event.producer, event.sequence, event.attempt)
+            for event in stream.events(Kind.delivery, since=end - LAST_MOMENT)
+            if event.at <= end
+        }
+        verdict = stream.verdict(since=begin)
+        record(replace(verdict, unexplained=tuple(one for one in verdict.unexplained if one not in last)))
 
 
 def test_the_leader_of_the_queue_is_killed(deployment: Deployment, record: Record) -> None:
