@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -18,6 +18,7 @@ from smoke.consumer import Consumer
 from smoke.deployment import Deployment, Node
 from smoke.history import Event, History, Kind
 from smoke.judge import Key, Verdict, disturbed, judge, unimpressed
+from smoke.messages import Identity
 from smoke.producer import Producer
 from smoke.session import Settings
 from smoke.topology import QueueType, Topology
@@ -179,9 +180,13 @@ class Stream:
             eventually(self._settled, within=within, every=0.5, what="every confirmed message is processed")
         self._consumer.stop(within)
 
-    def verdict(self, since: float, *, ordered: bool = False) -> Verdict:
-        """Judge the whole history; gaps count from a moment (time.monotonic(), seconds) to the end of publishing."""
+    def verdict(self, since: float, *, ordered: bool = False, excused: Collection[Identity] = ()) -> Verdict:
+        """Judge the whole history; gaps count from a moment (time.monotonic(), seconds) to the end of publishing.
+
+        What is excused may be delivered twice without the flag.
+        """
         verdict = judge(self.history.events(), since=since, until=self._ended, ordered=ordered)
+        verdict = replace(verdict, unexplained=tuple(one for one in verdict.unexplained if one not in excused))
         self.recording.verdict, self.recording.since, self.recording.until = verdict, since, self._ended
         return verdict
 
