@@ -42,6 +42,8 @@ MARGIN = 0.5
 LEFT, RIGHT = 0.105, 0.985
 # A text needs so much room inside a bar, as a part of the width of the window for each character.
 CHARACTER = 0.0052
+# Lines of captions in the upper part.
+CAPTIONS = 10
 # More messages than this in a window are drawn as rates, not one by one.
 SINGLE = 1500
 
@@ -80,17 +82,20 @@ def draw(timeline: Timeline, window: Span | None = None) -> str:
 
 
 def _captions(axes: Axes, timeline: Timeline, shown: Span) -> None:
-    """Say at each mark what it is, a line lower where that would run into the one before."""
+    """Say at each mark what it is, on the first line that has room; the lane of actions says it of those that find none."""
     room = CHARACTER / (RIGHT - LEFT) * (shown.end - shown.begin)
-    end, line = shown.begin, 0
+    lines: list[list[Span]] = [[] for _ in range(CAPTIONS)]
     for mark in timeline.marks:
         if not shown.begin <= mark.at <= shown.end:
             continue
         late = mark.at > (shown.begin + shown.end) / 2
         width = len(mark.text) * room
-        begin = mark.at - width if late else mark.at
-        line = line + 1 if begin < end else 0
-        end = begin + width
+        span = Span(mark.at - width, mark.at) if late else Span(mark.at, mark.at + width)
+        free = (number for number, taken in enumerate(lines) if not any(span.overlaps(other) for other in taken))
+        line = next(free, None)
+        if line is None:
+            continue
+        lines[line].append(span)
         axes.annotate(
             mark.text,
             (mark.at - timeline.zero, 1),

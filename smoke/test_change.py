@@ -12,6 +12,7 @@ from smoke.deployment import Deployment, PlaybookError
 from smoke.history import Kind
 from smoke.report import Record
 from smoke.stream import BUSY, GATE, RATE, flowing
+from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
 
@@ -56,7 +57,12 @@ def test_plugins_and_the_level_of_the_log_change_without_a_restart(deployment: D
         assert changes(deployment.playbook("site", extra=wanted)) == set(), "the change is not all of it"
     finally:
         deployment.playbook("rabbitmq")
-    assert not any("rabbitmq_shovel" in enabled for enabled in plugins(deployment))
+    # A node says what it said 5 s ago (collect_statistics_interval).
+    eventually(
+        lambda: not any("rabbitmq_shovel" in enabled for enabled in plugins(deployment)),
+        within=10,
+        what="the plugin is off again",
+    )
     assert all(now >= started[name] for name, now in uptimes(deployment).items()), "a node was restarted"
 
 

@@ -38,6 +38,10 @@ class Span:
         """How long it lasted."""
         return self.end - self.begin
 
+    def overlaps(self, other: Span) -> bool:
+        """Tell whether both lasted at some moment."""
+        return self.begin < other.end and other.begin < self.end
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:

@@ -174,10 +174,13 @@ def test_a_key_is_written_for_the_versions_that_should_have_it_and_no_other(key:
     )
 
 
+@pytest.mark.parametrize(
+    ("feature", "versions"), [("readiness_endpoint", FROM_4_1_1), ("growing_restart_delay", FROM_4_3)]
+)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_readiness_endpoint_is_a_feature_from_4_1_1_on(version: str) -> None:
+def test_a_feature_is_one_of_the_versions_that_have_it(feature: str, versions: set[str], version: str) -> None:
     features = evaluate("__rabbitmq_features", "rabbitmq", NODE | {"rabbitmq_deployed_version": version})
-    assert ("readiness_endpoint" in features) == (version in FROM_4_1_1)
+    assert (feature in features) == (version in versions)
 
 
 def test_every_series_that_is_supported_is_tried_here() -> None:

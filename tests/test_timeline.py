@@ -36,6 +36,12 @@ def test_a_silence_is_a_gap_from_the_given_length_on() -> None:
     assert gaps([0.0, 1.0, 3.0, 3.5], 1.0) == (Span(0.0, 1.0), Span(1.0, 3.0))
 
 
+@pytest.mark.parametrize(("other", "both"), [(Span(2, 3), False), (Span(1.9, 3), True), (Span(1.2, 1.5), True)])
+def test_spans_overlap_if_both_lasted_at_some_moment(other: Span, both: bool) -> None:
+    assert Span(1, 2).overlaps(other) == both
+    assert other.overlaps(Span(1, 2)) == both
+
+
 def test_the_longest_gap_is_that_of_the_deliveries() -> None:
     gap = timeline(stream(silent=Span(4, 6)), rate=10).longest_gap
     assert gap is not None
