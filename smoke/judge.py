@@ -30,11 +30,11 @@ Copy = tuple[str, int, int]
 NAMED = 5
 # More attempts to connect within a second than this are a storm. Our backoff makes seven or so, and ten at worst.
 MOST_ATTEMPTS = 10
-# Intervals between attempts that differ less than this (standard deviation by mean) are one interval, and clients that
-# lost their connections together come back together. Full jitter has 0.58 and more.
+# Pauses that differ less than this (standard deviation by mean) are one pause, and clients that lost their connections
+# together come back together. Full jitter has 0.58 and more.
 LEAST_JITTER = 0.2
-# So many intervals have to be known before their spread says anything.
-ENOUGH_INTERVALS = 8
+# So many pauses have to be known before their spread says anything.
+ENOUGH_PAUSES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ class Attempts:
     Attributes:
         count: attempts, successful or not.
         peak: most attempts within one second.
-        jitter: how the intervals from one attempt that failed to the next differ: standard deviation by mean; None if
-            there are too few.
+        jitter: how the pauses from a loss to the next attempt differ: standard deviation by mean; None if there are
+            too few. How long an attempt takes until it fails is not the client's choice, and does not count.
     """
 
     count: int
@@ -237,7 +237,7 @@ def judge(
         delivery_gap=_gap(seen[Kind.delivery], since, until),
         confirm_gap=_gap(seen[Kind.confirm], since, until),
         reconnects=_reconnects(seen[Kind.connected]),
-        attempts=_attempts(seen[Kind.connecting], seen[Kind.ready]),
+        attempts=_attempts(seen[Kind.connecting], seen[Kind.lost]),
     )
 
 
@@ -366,9 +366,9 @@ def _reconnects(connections: Iterable[Event]) -> dict[str, int]:
     return dict(count)
 
 
-def _attempts(tries: Iterable[Event], successes: Iterable[Event]) -> dict[str, Attempts]:
+def _attempts(tries: Iterable[Event], losses: Iterable[Event]) -> dict[str, Attempts]:
     lives: defaultdict[str, list[Event]] = defaultdict(list)
-    for event in sorted(chain(tries, successes), key=_at):
+    for event in sorted(chain(tries, losses), key=_at):
         lives[event.client].append(event)
     return {client: _paced(life) for client, life in lives.items()}
 
@@ -378,13 +378,14 @@ def _paced(life: Sequence[Event]) -> Attempts:
     peak = max(
         (index + 1 - bisect_left(moments, moment - 1, hi=index) for index, moment in enumerate(moments)), default=0
     )
-    # A connection that worked for a while was ended by something else, which may well have a rhythm.
-    intervals = [
-        after.at - before.at for before, after in pairwise(life) if before.kind is after.kind is Kind.connecting
+    pauses = [
+        after.at - before.at
+        for before, after in pairwise(life)
+        if before.kind is Kind.lost and after.kind is Kind.connecting
     ]
     jitter = None
-    if len(intervals) >= ENOUGH_INTERVALS and (mean := fmean(intervals)) > 0:
-        jitter = pstdev(intervals) / mean
+    if len(pauses) >= ENOUGH_PAUSES and (mean := fmean(pauses)) > 0:
+        jitter = pstdev(pauses) / mean
     return Attempts(len(moments), peak, jitter)
 
 
