@@ -16,8 +16,8 @@ from smoke.judge import Verdict
 from smoke.topology import Topology
 from smoke.waiting import eventually
 
-# How long a broker may say what is no longer true, in seconds: a node that led a queue while it was cut off goes on with its
-# last figures until somebody looks for such (core_metrics_gc_interval, 120 s), and all figures are collected every 5 s.
+# How long a broker may say what is no longer true, in seconds: a node that led a queue while it was cut off goes on
+# with its last figures until it looks for such (core_metrics_gc_interval, 120 s), and all are collected every 5 s.
 PATIENCE = 150.0
 # How long a partition may take to end, in seconds: autoheal asks those that did not hear it again after 60 s.
 HEALING = 120.0

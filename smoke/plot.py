@@ -82,7 +82,7 @@ def draw(timeline: Timeline, window: Span | None = None) -> str:
 
 
 def _captions(axes: Axes, timeline: Timeline, shown: Span) -> None:
-    """Say at each mark what it is, on the first line that has room; the lane of actions says it of those that find none."""
+    """Say at each mark what it is, on the first line that has room; one without says it in the lane of actions only."""
     room = CHARACTER / (RIGHT - LEFT) * (shown.end - shown.begin)
     lines: list[list[Span]] = [[] for _ in range(CAPTIONS)]
     for mark in timeline.marks:
