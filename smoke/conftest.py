@@ -11,7 +11,7 @@ from smoke import journal, report_plugin
 from smoke.aftermath import assert_clear_of_delivery_limit, assert_whole
 from smoke.deployment import PROJECT, Deployment
 from smoke.judge import Verdict
-from smoke.report import Record
+from smoke.report import Record, sentence
 
 DEPLOYMENTS = pytest.StashKey[list[Deployment]]()
 PROFILES = ("essential", "full", "soak")
@@ -122,7 +122,7 @@ def record(request: pytest.FixtureRequest) -> Record:
 
     def keep(verdict: Verdict, gate: float | None = None) -> None:
         journal.keep(verdict, gate)
-        request.config.stash[FELT].append((request.node.name.removeprefix("test_").replace("_", " "), verdict))
+        request.config.stash[FELT].append((sentence(request.node.name), verdict))
         print(verdict.sentence())
         assert verdict.ok, verdict.sentence()
         # Where a queue gives messages up, that is what the test is about.

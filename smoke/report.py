@@ -94,6 +94,11 @@ _TOLD = {
 }
 
 
+def sentence(nodeid: str) -> str:
+    """Return what people read for pytest's name of a test: words, and the variant in brackets."""
+    return nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ").replace("[", " (").replace("]", ")")
+
+
 @dataclass(slots=True)
 class Case:
     """A test.
@@ -115,7 +120,7 @@ class Case:
     @property
     def name(self) -> str:
         """Its name as a sentence."""
-        return self.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+        return sentence(self.nodeid)
 
     @property
     def slug(self) -> str:

@@ -91,7 +91,7 @@ def test_no_node_sees_another_one(hosts: Deployment, record: Record) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("milliseconds", [50, 200, 500])
+@pytest.mark.parametrize("milliseconds", [50, 200, 500], ids="{} ms".format)
 def test_the_network_of_a_node_is_gone_for_a_moment(hosts: Deployment, record: Record, milliseconds: int) -> None:
     """Nobody may make a failure of that: no session is cut, no server is DOWN."""
     with flowing(hosts) as stream:

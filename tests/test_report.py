@@ -49,6 +49,7 @@ def reported(tmp_path: Path, *recordings: Recording) -> Report:
 
 def test_a_test_is_named_as_a_sentence() -> None:
     assert Case("smoke/test_x.py::test_the_leader_is_killed").name == "the leader is killed"
+    assert Case("smoke/test_x.py::test_a_network_is_gone[50 ms]").name == "a network is gone (50 ms)"
 
 
 def test_the_history_of_a_stream_is_kept_beside_the_report_and_can_be_judged_again(tmp_path: Path) -> None:
