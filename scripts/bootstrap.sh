@@ -17,6 +17,11 @@ as_root() {
     fi
 }
 
+if [ -L .venv ]; then
+    say ".venv is a link to $(readlink .venv), and what is there would be deleted; remove the link first"
+    exit 1
+fi
+
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     say "$python is older than 3.11; name a newer one with PYTHON="
     exit 1
