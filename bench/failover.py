@@ -36,7 +36,7 @@ def measure(runs: int, names: Sequence[str]) -> Iterator[str]:
     Raises:
         BenchmarkError: it could not be measured with any of them.
     """
-    run = Run(this_machine(), runs, LONGEST, datetime.now(UTC))
+    run = Run(this_machine(), runs, LONGEST, datetime.now(UTC), {name: fault.gate for name, fault in FAULTS.items()})
     for name in names:
         lab = Lab((PROJECT / "bench" / "settings" / name,))
         try:
@@ -69,7 +69,7 @@ def _once(deployment: Deployment, name: str, fault: str) -> Felt:
     felt = Felt(name, fault)
     try:
         with flowing(deployment) as stream:
-            broken = FAULTS[fault](deployment, stream)
+            broken = FAULTS[fault].breaks(deployment, stream)
             begin = time.monotonic()
             with broken:
                 recovered = _flows(stream)

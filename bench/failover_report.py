@@ -18,13 +18,14 @@ of the [lab](lab.md) were made anew, three nodes and two balancers with a virtua
 {versions}
 
 The longest silence of deliveries or confirms that a stream of 50 messages/s through the virtual address felt, in
-seconds: median, and least to most where that differs.
+seconds: median, and least to most where that differs. The gate is what is promised for the median (`smoke/gates.py`).
 
 {silences}
 
-A fault lasts until messages have flowed again for two seconds, and {longest:.0f} s at most; what its end does to
-clients is counted, too. `*`: messages flowed again only after that end, at least once. `†`: the cluster did not become
-whole by itself, at least once, and its nodes had to be restarted.
+A fault lasts until messages have flowed again for two seconds, and {longest:.0f} s at most; what stands still does so
+until its peers have given it up (`net_ticktime`). What the end of a fault does to clients is counted, too. `*`:
+messages flowed again only after that end, at least once. `†`: the cluster did not become whole by itself, at least
+once, and its nodes had to be restarted.
 
 {lost}
 
@@ -80,6 +81,7 @@ class Run:
         times: how often each fault is measured.
         longest: seconds that a fault lasts at most.
         began: when.
+        gates: what is promised for the profile "lan", in seconds, by the name of the fault.
         versions: of what the hosts run.
         told: the variables in force, by the name of the settings.
         felt: what was measured.
@@ -90,6 +92,7 @@ class Run:
     times: int
     longest: float
     began: datetime
+    gates: Mapping[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     told: dict[str, dict[str, object]] = field(default_factory=dict)
     felt: list[Felt] = field(default_factory=list)
@@ -104,19 +107,23 @@ def section(run: Run) -> str:
         machine=run.machine.table(),
         versions=versions_table(run.versions),
         longest=run.longest,
-        silences=_silences(run.felt),
+        silences=_silences(run.felt, run.gates),
         lost=_lost(run.felt),
         complaints=_complaints(run),
         settings=_settings(run.told),
     )
 
 
-def _silences(felt: Sequence[Felt]) -> str:
+def _silences(felt: Sequence[Felt], gates: Mapping[str, float]) -> str:
     settings = list(dict.fromkeys(one.settings for one in felt))
     return table(
-        ("fault", *settings),
+        ("fault", *settings, "gate of `lan`"),
         [
-            (fault, *(_cell([one for one in felt if (one.fault, one.settings) == (fault, name)]) for name in settings))
+            (
+                fault,
+                *(_cell([one for one in felt if (one.fault, one.settings) == (fault, name)]) for name in settings),
+                str(gates.get(fault, "")),
+            )
             for fault in dict.fromkeys(one.fault for one in felt)
         ],
     )

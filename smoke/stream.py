@@ -28,10 +28,8 @@ from smoke.whereabouts import Whereabouts
 
 # Messages per second: enough that a gap of 0.1 s shows, little enough that the machine is never what limits it.
 RATE = 50.0
-# What the hosts of a deployment of its own have to stand, in messages per second; and the longest silence, in seconds,
-# that this project promises there for what it does on purpose and for the loss of a balancer.
+# What the hosts of a deployment of its own have to stand, in messages per second.
 BUSY = 500.0
-GATE = 1.0
 # How long everything confirmed has to arrive once publishing has stopped, in seconds. RabbitMQ 4.3 hands out what a
 # lost consumer held only after 60 s (consumer_disconnected_timeout).
 SETTLE = 90.0

@@ -9,9 +9,10 @@ import pytest
 
 from smoke import management
 from smoke.deployment import Deployment, PlaybookError
+from smoke.gates import ROLLED, promised
 from smoke.history import Kind
 from smoke.report import Record
-from smoke.stream import BUSY, GATE, RATE, flowing
+from smoke.stream import BUSY, RATE, flowing
 from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
@@ -79,7 +80,7 @@ def test_a_changed_configuration_reaches_one_node_at_a_time(deployment: Deployme
             assert all(now[name] < started[name] + elapsed for name in now), "a node did not restart"
             stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow after the change")
             stream.finish()
-            record(stream.verdict(since=begin), gate=GATE if deployment.vip else None)
+            record(stream.verdict(since=begin), gate=promised(deployment, ROLLED))
     finally:
         deployment.playbook("rabbitmq")
 

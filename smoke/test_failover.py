@@ -12,9 +12,10 @@ import pytest
 from smoke import management
 from smoke.aftermath import assert_avoided
 from smoke.deployment import PROJECT, Deployment, Node
+from smoke.gates import KILLED, KILLED_ELSEWHERE, STOPPED, STOPPED_ELSEWHERE, promised
 from smoke.history import Kind
 from smoke.messages import Identity
-from smoke.outlive import assert_down, assert_up, flow, of_the_consumer, promised
+from smoke.outlive import assert_down, assert_up, flow, of_the_consumer
 from smoke.report import Record
 from smoke.stream import Stream, flowing
 from smoke.topology import QueueType, Topology
@@ -22,11 +23,6 @@ from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
 
-# Promised for the median, in seconds, with the profile "lan": the longest silence for clients ...
-ON_A_STOPPED_NODE = 0.5
-ELSEWHERE_WHEN_ONE_IS_STOPPED = 0.3
-ON_A_KILLED_NODE = 1.0
-ELSEWHERE_WHEN_ONE_IS_KILLED = 0.7
 # How long what is left of the cluster is watched, in seconds: it may confirm nothing meanwhile.
 WATCHED = 5.0
 # Of a classic queue that is stopped, in seconds.
@@ -44,7 +40,7 @@ def test_the_node_of_the_clients_is_stopped(deployment: Deployment, record: Reco
         deployment.start(victim)
         flow(stream, "messages flow with the node back")
         stream.finish()
-        record(stream.verdict(since=begin), gate=promised(deployment, ON_A_STOPPED_NODE))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED))
 
 
 def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
@@ -64,7 +60,7 @@ def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
         stream.finish()
 
         stream.assert_undisturbed("producer", "consumer", since=begin)
-        record(stream.verdict(since=begin), gate=promised(deployment, ELSEWHERE_WHEN_ONE_IS_STOPPED))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED_ELSEWHERE))
 
 
 @pytest.mark.full
@@ -83,7 +79,7 @@ def test_a_node_that_was_drained_is_stopped(deployment: Deployment, record: Reco
         deployment.balancer_state([victim], "ready")
         assert_up(deployment, victim)
         stream.finish()
-        record(stream.verdict(since=begin), gate=promised(deployment, ON_A_STOPPED_NODE))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED))
 
 
 @pytest.mark.full
@@ -117,7 +113,7 @@ def test_the_leader_of_the_queue_is_killed(deployment: Deployment, record: Recor
         begin = time.monotonic()
         killed(deployment, victim, stream)
         stream.finish()
-        record(stream.verdict(since=begin), gate=promised(deployment, ON_A_KILLED_NODE))
+        record(stream.verdict(since=begin), gate=promised(deployment, KILLED))
 
 
 @pytest.mark.full
@@ -131,7 +127,7 @@ def test_a_follower_of_the_queue_is_killed_while_the_clients_are_elsewhere(
         killed(deployment, victim, stream)
         stream.finish()
         stream.assert_undisturbed("producer", "consumer", since=begin)
-        record(stream.verdict(since=begin), gate=promised(deployment, ELSEWHERE_WHEN_ONE_IS_KILLED))
+        record(stream.verdict(since=begin), gate=promised(deployment, KILLED_ELSEWHERE))
 
 
 @pytest.mark.full

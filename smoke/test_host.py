@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from functools import partial
 
 import pytest
 
+from smoke import management
 from smoke.aftermath import assert_whole
-from smoke.deployment import Deployment
+from smoke.deployment import Deployment, Node
+from smoke.gates import ALL_LOST, BALANCER_LOST, FROZEN, FROZEN_MNESIA, HOST_LOST, promised
 from smoke.history import Kind
-from smoke.outlive import assert_up, flow, frozen, outlive, promised, survived, switched
+from smoke.outlive import assert_up, flow, frozen, on_disk, outlive, survived, switched, until_given_up
 from smoke.report import Record
-from smoke.stream import RATE, flowing
+from smoke.stream import flowing
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
-
-# Promised for the median, in seconds, with the profile "lan": the longest silence after the loss of ...
-HOST_LOST = 4.0
-HOST_FROZEN = 4.0
-BALANCER_LOST = 1.0
-# From the start of the hosts to the first message.
-ALL_LOST = 30.0
-# Seconds after which what a node knows of a new quorum queue is on its disk: up to 3.5 s by way of Erlang's dets.
-# Without it all members take themselves for new ones, and none becomes the leader (rabbitmq-server#15725).
-ON_DISK = 5.0
 
 
 @pytest.mark.full
 def test_the_node_of_the_clients_freezes(deployment: Deployment, record: Record) -> None:
     """Its kernel still answers, so that only a check that speaks with the broker notices."""
-    outlive(deployment, record, partial(frozen, deployment))
+
+    def fault(victim: Node) -> AbstractContextManager[None]:
+        return until_given_up(deployment, frozen(deployment, victim))
+
+    outlive(deployment, record, fault, gate=frozen_gate(deployment))
 
 
 @pytest.mark.full
 def test_the_host_of_the_clients_freezes(hosts: Deployment, record: Record) -> None:
-    outlive(hosts, record, partial(switched, hosts, off="freeze", on="thaw"))
+    def fault(victim: Node) -> AbstractContextManager[None]:
+        return until_given_up(hosts, switched(hosts, victim, off="freeze", on="thaw"))
+
+    outlive(hosts, record, fault, gate=FROZEN)
 
 
 def test_the_host_of_the_clients_loses_its_power(hosts: Deployment, record: Record) -> None:
@@ -69,7 +69,7 @@ def test_all_balancers_lose_their_power_and_come_back(hosts: Deployment, record:
 def test_all_nodes_lose_their_power_and_start_in_another_order(hosts: Deployment, record: Record) -> None:
     """The first that was lost is started first, and has to wait for those that know what happened last."""
     with flowing(hosts) as stream:
-        stream.wait_for(Kind.delivery, int(ON_DISK * RATE), since=0.0, what="the queue is on every disk")
+        on_disk(stream)
         begin = time.monotonic()
         with switched(hosts, *hosts.nodes, off="kill", on="start"):
             stream.wait_for(Kind.lost, 2, since=begin, what="the clients notice")
@@ -83,3 +83,10 @@ def test_all_nodes_lose_their_power_and_start_in_another_order(hosts: Deployment
         record(stream.verdict(since=begin))
         limit = promised(hosts, ALL_LOST)
         assert limit is None or silent <= limit, f"the first confirm came {silent:.1f} s after the hosts were started"
+
+
+def frozen_gate(deployment: Deployment) -> float:
+    """Return what is promised where a node stands still: it depends on what keeps the metadata of the cluster."""
+    flags = management.get(deployment, deployment.nodes[0], "feature-flags")
+    khepri = any(flag["name"] == "khepri_db" and flag["state"] == "enabled" for flag in flags)
+    return FROZEN if khepri else FROZEN_MNESIA

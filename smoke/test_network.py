@@ -11,19 +11,16 @@ import pytest
 from smoke import management
 from smoke.aftermath import assert_avoided, assert_whole
 from smoke.deployment import Deployment, Node
+from smoke.gates import CUT_OFF, CUT_OFF_FROM_PEERS, promised
 from smoke.history import Kind
 from smoke.network import DROP, REJECT, blink, cut
-from smoke.outlive import assert_down, assert_up, flow, of_the_consumer, outlive, promised, survived
+from smoke.outlive import assert_down, assert_up, flow, of_the_consumer, outlive, survived
 from smoke.report import Record
 from smoke.stream import flowing
 from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
 
-# Promised for the median, in seconds, with the profile "lan": the longest silence for the clients of a node that is cut
-# off from ...
-EVERYONE = 4.0
-PEERS = 5.0
 # How long a network with three sides is watched, in seconds: nobody may confirm anything meanwhile.
 WATCHED = 5.0
 
@@ -31,12 +28,12 @@ WATCHED = 5.0
 @pytest.mark.full
 @pytest.mark.parametrize("verdict", [DROP, REJECT], ids=["silently", "with resets"])
 def test_the_node_of_the_clients_is_cut_off_from_everyone(hosts: Deployment, record: Record, verdict: str) -> None:
-    outlive(hosts, record, partial(cut, hosts, verdict=verdict), gate=EVERYONE)
+    outlive(hosts, record, partial(cut, hosts, verdict=verdict), gate=CUT_OFF)
 
 
 @pytest.mark.full
 def test_the_node_of_the_clients_hears_nothing_but_still_speaks(hosts: Deployment, record: Record) -> None:
-    outlive(hosts, record, partial(cut, hosts, outgoing=False), gate=EVERYONE)
+    outlive(hosts, record, partial(cut, hosts, outgoing=False), gate=CUT_OFF)
 
 
 def test_the_node_of_the_clients_is_cut_off_from_its_peers_only(hosts: Deployment, record: Record) -> None:
@@ -50,7 +47,7 @@ def test_the_node_of_the_clients_is_cut_off_from_its_peers_only(hosts: Deploymen
             survived(stream, begin, f"messages flow without {victim.name}")
         assert_up(hosts, victim)
         stream.finish()
-        record(stream.verdict(since=begin), gate=promised(hosts, PEERS))
+        record(stream.verdict(since=begin), gate=promised(hosts, CUT_OFF_FROM_PEERS))
 
 
 @pytest.mark.full

@@ -10,16 +10,14 @@ import pytest
 
 from smoke import journal
 from smoke.deployment import Balancer, Deployment
+from smoke.gates import BALANCER_FROZEN, BALANCER_LOST, promised
 from smoke.history import Kind
-from smoke.outlive import promised, survived
+from smoke.outlive import survived
 from smoke.report import Record
-from smoke.stream import BUSY, GATE, flowing
+from smoke.stream import BUSY, flowing
 from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
-
-# Promised for the median, in seconds, with the profile "lan": the check of keepalived has to time out first.
-FROZEN = 4.0
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +46,7 @@ def test_a_busy_stream_survives_a_killed_balancer(deployment: Deployment, victim
             Kind.delivery, int(BUSY), since=time.monotonic(), what=f"messages flow through {successor.name}"
         )
         stream.finish()
-        record(stream.verdict(since=begin), gate=promised(deployment, GATE))
+        record(stream.verdict(since=begin), gate=promised(deployment, BALANCER_LOST))
 
 
 @pytest.mark.full
@@ -57,10 +55,10 @@ def test_a_busy_stream_survives_a_killed_balancer(deployment: Deployment, victim
     [
         # Its kernel still accepts connections, and nobody serves them.
         pytest.param(
-            "systemctl kill --signal=STOP haproxy", "systemctl kill --signal=CONT haproxy", FROZEN, id="frozen"
+            "systemctl kill --signal=STOP haproxy", "systemctl kill --signal=CONT haproxy", BALANCER_FROZEN, id="frozen"
         ),
         # Before a host is switched off, say: keepalived gives the address up by itself.
-        pytest.param("systemctl stop keepalived", "systemctl start keepalived", GATE, id="handing over"),
+        pytest.param("systemctl stop keepalived", "systemctl start keepalived", BALANCER_LOST, id="handing over"),
     ],
 )
 def test_a_balancer_loses_its_address(

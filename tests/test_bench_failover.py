@@ -41,7 +41,8 @@ def felt(silence: float | None, **others: Any) -> Felt:
 def text_of(*measured: Felt, broken: dict[str, str] | None = None) -> str:
     told: dict[str, dict[str, object]] = {"book": {"haproxy_profile": "default", "haproxy_check": "tcp"}}
     began = datetime(2026, 11, 25, tzinfo=UTC)
-    return section(Run(MACHINE, 3, 90, began, {"RabbitMQ": "4.0.5"}, told, list(measured), broken or {}))
+    gates = {"killed": 0.7}
+    return section(Run(MACHINE, 3, 90, began, gates, {"RabbitMQ": "4.0.5"}, told, list(measured), broken or {}))
 
 
 def test_every_settings_has_its_directory() -> None:
@@ -75,8 +76,8 @@ def test_settings_of_others_have_none_of_our_ways_to_notice_a_failure(name: str)
 
 def test_the_table_has_medians_with_their_spread() -> None:
     text = text_of(felt(30.0), felt(1.04), felt(2.0), felt(0.5, settings="lan"))
-    assert "| fault | book | lan |" in text
-    assert "| killed | 2.0 (1.0 to 30.0) | 0.5 |" in text
+    assert "| fault | book | lan | gate of `lan` |" in text
+    assert "| killed | 2.0 (1.0 to 30.0) | 0.5 | 0.7 |" in text
     assert "No confirmed message was lost." in text
     assert "measured 3 times" in text
 
@@ -162,7 +163,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_settings_that_cannot_be_deployed_do_not_end_the_benchmark(lab: list[str]) -> None:
     first, second = measure(1, ["bosh", "lan"]), measure(1, ["lan", "bosh"])
     (text,) = first
-    assert "| fault | lan |" in text
+    assert "| fault | lan | gate of `lan` |" in text
     assert "- bosh, given up: deployment of bosh failed: rabbit1: Refuse it" in text
     assert len(list(second)) == 2, "the section is there after each of the settings"
     assert lab == ["bosh", "lan", "lan", "bosh"]
@@ -196,7 +197,7 @@ class Recorder:
 def test_a_balancer_that_was_killed_serves_again_whatever_happens() -> None:
     deployment = Recorder()
     fault = FAULTS["HAProxy killed that holds the virtual address"]
-    with pytest.raises(KeyError), fault(cast(Deployment, deployment), cast(Stream, None)):
+    with pytest.raises(KeyError), fault.breaks(cast(Deployment, deployment), cast(Stream, None)):
         raise KeyError
     killed, healed = deployment.done
     assert re.match("lb2: systemctl mask .*SIGKILL", killed)

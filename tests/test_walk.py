@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from smoke.deployment import Deployment, Node
-from smoke.outlive import SPREAD, promised
+from smoke.gates import SPREAD, promised
 from smoke.walk import LONGEST, SHORTEST, Step, known_faults, walk
 
 NAMES = ("rabbit1", "rabbit2", "rabbit3")
