@@ -24,7 +24,7 @@ from smoke.stream import SETTLE, Stream, flowing
 SETTINGS = ("lan", "default", "book", "kolla-ansible", "openstack-ansible", "bosh")
 # Seconds that a fault lasts at most: a node that went silent is given up by its peers after up to 75 s (net_ticktime).
 LONGEST = 90.0
-# So many seconds after a deployment is whole again it still has to be: what a node says of partitions is up to 5 s old.
+# So many seconds after a deployment is whole again it is looked at anew: what nodes say of partitions is up to 5 s old.
 STILL = 6.0
 # So much is told of what went wrong, in characters.
 LINE = 300
@@ -107,7 +107,7 @@ def _becomes_whole(deployment: Deployment) -> bool:
     try:
         assert_whole(deployment)
         threading.Event().wait(STILL)
-        assert_whole(deployment, STILL)
+        assert_whole(deployment)
     except AssertionError:
         return False
     return True
