@@ -14,7 +14,7 @@ from bench.faults import FAULTS
 from bench.lab import PROJECT, BenchmarkError, Lab
 from bench.report import this_machine
 from smoke import journal
-from smoke.aftermath import assert_whole
+from smoke.aftermath import assert_healed, assert_whole
 from smoke.deployment import Deployment, PlaybookError
 from smoke.history import Kind
 from smoke.outlive import FLOWING
@@ -108,6 +108,7 @@ def _becomes_whole(deployment: Deployment) -> bool:
         assert_whole(deployment)
         threading.Event().wait(STILL)
         assert_whole(deployment)
+        assert_healed(deployment)
     except AssertionError:
         return False
     return True

@@ -44,6 +44,12 @@ def running(deployment: Deployment, node: Node) -> dict[str, bool]:
     return {member["name"]: bool(member.get("running")) for member in get(deployment, node, "nodes")}
 
 
+def enabled(deployment: Deployment, node: Node, flag: str) -> bool:
+    """Return whether a feature flag is enabled."""
+    flags = get(deployment, node, "feature-flags")
+    return any(known["name"] == flag and known["state"] == "enabled" for known in flags)
+
+
 def uptime(deployment: Deployment, node: Node) -> int:
     """Return for how long a node has been running, as it says itself, in milliseconds.
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 from smoke import balancer_stats, journal, management
+from smoke.aftermath import assert_healed
 from smoke.deployment import Balancer, Deployment, Node
 from smoke.gates import promised
 from smoke.history import Kind
@@ -46,6 +47,7 @@ def outlive(deployment: Deployment, record: Record, fault: Fault, *, gate: float
         assert_up(deployment, victim)
         stream.finish()
         record(stream.verdict(since=begin), gate=promised(deployment, gate))
+    assert_healed(deployment)
 
 
 @contextmanager

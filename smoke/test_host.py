@@ -87,6 +87,4 @@ def test_all_nodes_lose_their_power_and_start_in_another_order(hosts: Deployment
 
 def frozen_gate(deployment: Deployment) -> float:
     """Return what is promised where a node stands still: it depends on what keeps the metadata of the cluster."""
-    flags = management.get(deployment, deployment.nodes[0], "feature-flags")
-    khepri = any(flag["name"] == "khepri_db" and flag["state"] == "enabled" for flag in flags)
-    return FROZEN if khepri else FROZEN_MNESIA
+    return FROZEN if management.enabled(deployment, deployment.nodes[0], "khepri_db") else FROZEN_MNESIA

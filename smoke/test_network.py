@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from smoke import management
-from smoke.aftermath import assert_avoided, assert_whole
+from smoke.aftermath import assert_avoided, assert_healed, assert_whole
 from smoke.deployment import Deployment, Node
 from smoke.gates import CUT_OFF, CUT_OFF_FROM_PEERS, promised
 from smoke.history import Kind
@@ -48,6 +48,7 @@ def test_the_node_of_the_clients_is_cut_off_from_its_peers_only(hosts: Deploymen
         assert_up(hosts, victim)
         stream.finish()
         record(stream.verdict(since=begin), gate=promised(hosts, CUT_OFF_FROM_PEERS))
+    assert_healed(hosts)
 
 
 @pytest.mark.full
@@ -63,6 +64,7 @@ def test_two_nodes_see_each_other_only_through_the_third(hosts: Deployment, reco
         assert_whole(hosts)
         stream.finish()
         record(stream.verdict(since=begin))
+    assert_healed(hosts)
 
 
 @pytest.mark.full
@@ -85,6 +87,7 @@ def test_no_node_sees_another_one(hosts: Deployment, record: Record) -> None:
         flow(stream, "messages flow again")
         stream.finish()
         record(stream.verdict(since=begin))
+    assert_healed(hosts)
 
 
 @pytest.mark.full

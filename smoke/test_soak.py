@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from smoke.aftermath import assert_whole
+from smoke.aftermath import assert_healed, assert_whole
 from smoke.deployment import Deployment
 from smoke.outlive import assert_up, flow
 from smoke.report import Record
@@ -33,6 +33,7 @@ def test_a_random_walk_through_the_faults(
                 time.sleep(step.seconds)
             assert_up(deployment, *deployment.nodes)
             assert_whole(deployment)
+            assert_healed(deployment)
             flow(stream, f"messages flow after step {number}, {step.fault}")
         stream.finish()
         record(stream.verdict(since=begin))
