@@ -44,6 +44,7 @@ class Kind(StrEnum):
     server = "server"  # a balancer says of a server what it did not say before
     action = "action"  # the suite begins to do something to the deployment
     done = "done"  # it has done it
+    stalled = "stalled"  # the suite itself stood still until now
 
 
 @dataclass(frozen=True, slots=True)

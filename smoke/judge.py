@@ -109,6 +109,8 @@ class Verdict:
         confirm_gap: the longest silence between confirms.
         reconnects: connections after the first one, of each client.
         attempts: to connect, of each client.
+        stalls: how long the suite itself stood still, each time in the window: silences that are as long say nothing
+            of the deployment.
     """
 
     confirmed: int
@@ -132,6 +134,7 @@ class Verdict:
     confirm_gap: Gap
     reconnects: dict[str, int]
     attempts: dict[str, Attempts]
+    stalls: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -169,6 +172,8 @@ class Verdict:
         parts.append(f"longest silence of {silences}")
         reconnects = ", ".join(f"{client} {count}" for client, count in sorted(self.reconnects.items()))
         parts.append(f"reconnects: {reconnects or 'none'}")
+        if self.stalls:
+            parts.append(f"the suite itself stood still for {', '.join(self.stalls)}")
         return "; ".join(parts) + "."
 
 
@@ -238,6 +243,7 @@ def judge(
         confirm_gap=_gap(seen[Kind.confirm], since, until),
         reconnects=_reconnects(seen[Kind.connected]),
         attempts=_attempts(seen[Kind.connecting], seen[Kind.lost]),
+        stalls=tuple(event.detail for event in seen[Kind.stalled] if since is None or event.at >= since),
     )
 
 

@@ -90,7 +90,7 @@ class Stream:
 # Kinds of events of which there are few.
 _TOLD = {
     *(Kind.ready, Kind.lost, Kind.cancelled, Kind.located, Kind.server),
-    *(Kind.fault, Kind.healed, Kind.action, Kind.done),
+    *(Kind.fault, Kind.healed, Kind.action, Kind.done, Kind.stalled),
 }
 
 

@@ -20,6 +20,7 @@ from smoke.history import Event, History, Kind
 from smoke.judge import Key, Verdict, disturbed, judge, unimpressed
 from smoke.messages import Identity
 from smoke.producer import Producer
+from smoke.pulse import Pulse
 from smoke.session import Settings
 from smoke.topology import QueueType, Topology
 from smoke.waiting import eventually
@@ -247,7 +248,7 @@ def flowing(
 ) -> Iterator[Stream]:
     """A stream that flows from the beginning of the block on, and leaves nothing behind."""
     stream = Stream(deployment, queue_type, rate=rate, clients=clients, like=like)
-    with journal.recording(stream.recording), Watcher(deployment, stream.history):
+    with journal.recording(stream.recording), Watcher(deployment, stream.history), Pulse(stream.history):
         try:
             stream.start()
             yield stream
