@@ -21,7 +21,9 @@ from smoke.outlive import FLOWING
 from smoke.stream import SETTLE, Stream, flowing
 
 # Each is a directory below bench/settings, an inventory source over that of the lab; in the order of the document.
-SETTINGS = ("lan", "default", "book", "kolla-ansible", "openstack-ansible", "bosh")
+SETTINGS = ("lan", "lan-4.3", "default", "book", "kolla-ansible", "openstack-ansible", "bosh")
+# Versions that settings may choose, by the name of the variable that does.
+TOLD = {"RabbitMQ": "rabbitmq_version", "Erlang": "rabbitmq_erlang_version"}
 # Seconds that a fault lasts at most: a node that went silent is given up by its peers after up to 75 s (net_ticktime).
 LONGEST = 90.0
 # So many seconds after a deployment is whole again it is looked at anew: what nodes say of partitions is up to 5 s old.
@@ -41,8 +43,9 @@ def measure(runs: int, names: Sequence[str]) -> Iterator[str]:
         lab = Lab((PROJECT / "bench" / "settings" / name,))
         try:
             deployment = _deployed(lab, name)
-            run.told[name] = {**deployment.balancer.settings, **deployment.nodes[0].settings}
             run.versions = lab.versions()
+            own = {told: run.versions.pop(kind) for kind, told in TOLD.items()}
+            run.told[name] = {**own, **deployment.balancer.settings, **deployment.nodes[0].settings}
             _measure(run, lab, name, deployment)
         except (BenchmarkError, PlaybookError) as error:
             # The others can be measured all the same.

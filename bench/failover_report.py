@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from bench.report import Machine, spread, table, times, versions_table
+from smoke import gates
 
 TEXT = """## What a failure costs, by settings
 
@@ -18,7 +19,8 @@ of the [lab](lab.md) were made anew, three nodes and two balancers with a virtua
 {versions}
 
 The longest silence of deliveries or confirms that a stream of 50 messages/s through the virtual address felt, in
-seconds: median, and least to most where that differs. The gate is what is promised for the median (`smoke/gates.py`).
+seconds: median, and least to most where that differs. The gate is what is promised for the median (`smoke/gates.py`);
+for a frozen node it is {khepri:g} where Khepri keeps the metadata, as in `lan-4.3`.
 
 {silences}
 
@@ -82,8 +84,8 @@ class Run:
         longest: seconds that a fault lasts at most.
         began: when.
         gates: what is promised for the profile "lan", in seconds, by the name of the fault.
-        versions: of what the hosts run.
-        told: the variables in force, by the name of the settings.
+        versions: of what the hosts run with all settings.
+        told: the variables in force, and the versions they chose, by the name of the settings.
         felt: what was measured.
         broken: why settings could not be measured to the end.
     """
@@ -107,6 +109,7 @@ def section(run: Run) -> str:
         machine=run.machine.table(),
         versions=versions_table(run.versions),
         longest=run.longest,
+        khepri=gates.FROZEN,
         silences=_silences(run.felt, run.gates),
         lost=_lost(run.felt),
         complaints=_complaints(run),
@@ -114,7 +117,7 @@ def section(run: Run) -> str:
     )
 
 
-def _silences(felt: Sequence[Felt], gates: Mapping[str, float]) -> str:
+def _silences(felt: Sequence[Felt], promised: Mapping[str, float]) -> str:
     settings = list(dict.fromkeys(one.settings for one in felt))
     return table(
         ("fault", *settings, "gate of `lan`"),
@@ -122,7 +125,7 @@ def _silences(felt: Sequence[Felt], gates: Mapping[str, float]) -> str:
             (
                 fault,
                 *(_cell([one for one in felt if (one.fault, one.settings) == (fault, name)]) for name in settings),
-                str(gates.get(fault, "")),
+                str(promised.get(fault, "")),
             )
             for fault in dict.fromkeys(one.fault for one in felt)
         ],

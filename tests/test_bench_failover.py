@@ -66,7 +66,7 @@ def test_settings_win_over_those_of_the_lab(name: str) -> None:
     assert {variable: variables[variable] for variable in of(name)} == of(name)
 
 
-@pytest.mark.parametrize("name", SETTINGS[2:])
+@pytest.mark.parametrize("name", SETTINGS[3:])
 def test_settings_of_others_have_none_of_our_ways_to_notice_a_failure(name: str) -> None:
     settings = of(name)
     assert (settings["deployment_profile"], settings["haproxy_shutdown_sessions"]) == ("default", False)
@@ -156,7 +156,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "_once",
         lambda _, name, fault: Felt(name, fault, 1.0, recovered=True, whole=name != "openstack-ansible"),
     )
-    monkeypatch.setattr(Lab, "versions", lambda _: {"RabbitMQ": "4.0.5"})
+    monkeypatch.setattr(Lab, "versions", lambda _: {"RabbitMQ": "4.0.5", "Erlang": "27", "HAProxy": "3.0.11"})
     return made
 
 
@@ -164,6 +164,8 @@ def test_settings_that_cannot_be_deployed_do_not_end_the_benchmark(lab: list[str
     first, second = measure(1, ["bosh", "lan"]), measure(1, ["lan", "bosh"])
     (text,) = first
     assert "| fault | lan | gate of `lan` |" in text
+    assert "| `rabbitmq_version` | 4.0.5 |" in text, "what settings may choose is told beside them"
+    assert "| HAProxy |\n| --- |\n| 3.0.11 |" in text
     assert "- bosh, given up: deployment of bosh failed: rabbit1: Refuse it" in text
     assert len(list(second)) == 2, "the section is there after each of the settings"
     assert lab == ["bosh", "lan", "lan", "bosh"]
