@@ -15,7 +15,10 @@ BALANCERS = {f"lb{n}": f"10.0.0.2{n}" for n in (1, 2)}
 
 def wired(group: str, **options: Any) -> dict[str, Any]:
     """The variables of a host of a group, with rules as playbooks/group_vars derives them."""
-    hostvars = {name: {"deployment_address": address} for name, address in (NODES | BALANCERS).items()}
+    hostvars = {
+        name: {"deployment_address": address, "rabbitmq_address": address}
+        for name, address in (NODES | BALANCERS).items()
+    }
     deployment: dict[str, Any] = {
         "hostvars": hostvars,
         "deployment_cluster_nodes": list(NODES),
@@ -89,6 +92,14 @@ def test_every_drop_comes_after_every_accept() -> None:
 def test_only_nodes_of_the_cluster_reach_each_other_between_nodes() -> None:
     (line,) = [line for line in setting_lines(rules(wired("rabbitmq"))) if "25672" in line and "accept" in line]
     assert line == "tcp dport { 4369, 25672 } ip saddr { 10.0.0.11, 10.0.0.12, 10.0.0.13 } accept"
+
+
+def test_nodes_reach_each_other_from_the_address_of_their_service_too() -> None:
+    variables = wired("rabbitmq")
+    variables["hostvars"]["broker2"]["rabbitmq_address"] = "broker2.example.com"
+    variables["hostvars"]["broker3"]["rabbitmq_address"] = "10.9.0.13"
+    (line,) = [line for line in setting_lines(rules(variables)) if "25672" in line and "accept" in line]
+    assert line.endswith("ip saddr { 10.0.0.11, 10.0.0.12, 10.0.0.13, 10.9.0.13 } accept")
 
 
 def test_only_peers_may_speak_vrrp() -> None:

@@ -106,6 +106,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if found["status"] == 401:
             return (
                 f"{api} refuses the login of rabbitmq_{args['login']}_user ({found['reason']}). "
-                "playbooks/objects.yml makes the users what the inventory says."
+                "Are the passwords of the inventory (rabbitmq_secrets_dir) those of this cluster? If they are new on "
+                "purpose, playbooks/objects.yml makes the users what the inventory says."
             )
         return f"{api} did not answer as it should within {args.get('within', 0)} s: {found['reason']}"
