@@ -86,7 +86,12 @@ def _once(deployment: Deployment, name: str, fault: str) -> Felt:
                 lost=len(verdict.lost),
                 recovered=recovered,
                 whole=whole,
-                complaint="; ".join(verdict.failures()),
+                complaint="; ".join(
+                    [
+                        *verdict.failures(),
+                        *(f"the benchmark itself stood still for {stall}" for stall in verdict.stalls),
+                    ]
+                ),
             )
     except Exception as error:
         # Whatever the clients, the API or Ansible raise in a deployment that is broken on purpose.

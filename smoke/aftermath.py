@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pika
 
 from smoke import balancer_stats, management
-from smoke.deployment import Balancer, Deployment, Node
+from smoke.deployment import Balancer, Deployment, Node, PlaybookError
 from smoke.judge import Verdict
 from smoke.topology import Topology
 from smoke.waiting import eventually
@@ -124,7 +124,11 @@ def _healed(deployment: Deployment, node: Node) -> bool:
     names = ", ".join(f"'{peer.nodename}'" for peer in deployment.nodes)
     states = f"element(1, rpc:multicall([{names}], sys, get_state, [rabbit_node_monitor]))"
     command = f'rabbitmqctl eval "[element(7, State) || State <- {states}]."'
-    answer = deployment.run(node, command, what="is every node done with healing")
+    try:
+        answer = deployment.run(node, command, what="is every node done with healing")
+    except PlaybookError as error:
+        # That process is not there while its node restarts, and says nothing while it waits for others.
+        raise AssertionError(f"a node does not say: {error.output[-300:]}") from error
     healing = re.findall(r"^\[(.*)\]", answer, re.MULTILINE)
     assert healing == [",".join(["not_healing"] * len(deployment.nodes))], healing
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -329,6 +330,8 @@ def _run(command: str, inventory: Sequence[str], *arguments: str) -> str:
     done = subprocess.run(
         _command(command, inventory, *arguments),
         cwd=PROJECT,
+        # What is read of it must not have colours in it.
+        env=os.environ | {"ANSIBLE_FORCE_COLOR": "0"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

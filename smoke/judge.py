@@ -243,7 +243,11 @@ def judge(
         confirm_gap=_gap(seen[Kind.confirm], since, until),
         reconnects=_reconnects(seen[Kind.connected]),
         attempts=_attempts(seen[Kind.connecting], seen[Kind.lost]),
-        stalls=tuple(event.detail for event in seen[Kind.stalled] if since is None or event.at >= since),
+        stalls=tuple(
+            event.detail
+            for event in seen[Kind.stalled]
+            if (since is None or since <= event.at) and (until is None or event.at <= until)
+        ),
     )
 
 

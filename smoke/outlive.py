@@ -45,6 +45,7 @@ def outlive(deployment: Deployment, record: Record, fault: Fault, *, gate: float
             assert_down(deployment, victim, silent=True)
             survived(stream, begin, f"messages flow without {victim.name}")
         assert_up(deployment, victim)
+        flow(stream, f"messages flow with {victim.name} back")
         stream.finish()
         record(stream.verdict(since=begin), gate=promised(deployment, gate))
     assert_healed(deployment)

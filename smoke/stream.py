@@ -98,16 +98,6 @@ class Stream:
         self._whereabouts.start()
         self.wait_for(Kind.delivery, 10, since=0.0, what="messages flow before the fault")
 
-    def note(self, kind: Kind, detail: str, *, where: str = "") -> float:
-        """Record something that is done to the deployment, or seen of it: fault, healed, server.
-
-        Returns:
-            When that was (time.monotonic(), seconds).
-        """
-        event = Event(time.monotonic(), kind, journal.SUITE, where=where, detail=detail)
-        self.history(event)
-        return event.at
-
     def events(self, kind: Kind, *, since: float, client: str = "") -> list[Event]:
         """Return the events of a kind since a moment (time.monotonic(), seconds), of one client or all."""
         return [event for event in self.history.since(since) if event.kind is kind and client in ("", event.client)]
@@ -192,10 +182,12 @@ class Stream:
     def remove(self) -> None:
         """End what still runs, and remove queue and exchange."""
         self._stop.set()
-        self._producer.stop(0)
-        self._consumer.stop(0)
-        self._whereabouts.stop()
-        eventually(self._removed, within=60, every=1, what=f"{self.topology.queue} is removed")
+        # From the last one to the first, each whatever the others raise.
+        with contextlib.ExitStack() as steps:
+            steps.callback(eventually, self._removed, within=60, every=1, what=f"{self.topology.queue} is removed")
+            steps.callback(self._whereabouts.stop)
+            steps.callback(self._consumer.stop, 0)
+            steps.callback(self._producer.stop, 0)
 
     def _settled(self) -> bool:
         verdict = judge(self.history.events())

@@ -12,7 +12,7 @@ from smoke import journal
 from smoke.deployment import Balancer, Deployment
 from smoke.gates import BALANCER_FROZEN, BALANCER_LOST, promised
 from smoke.history import Kind
-from smoke.outlive import survived
+from smoke.outlive import flow, survived
 from smoke.report import Record
 from smoke.stream import BUSY, flowing
 from smoke.waiting import eventually
@@ -74,6 +74,7 @@ def test_a_balancer_loses_its_address(
                 survived(stream, begin, "messages flow through the other balancer")
             finally:
                 deployment.run(holder, healing)
+        flow(stream, f"messages flow with {holder.name} back")
         stream.finish()
         record(stream.verdict(since=begin), gate=promised(deployment, gate))
 

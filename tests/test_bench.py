@@ -149,7 +149,7 @@ def test_without_options_every_part_is_measured_five_times() -> None:
     [
         (["speed"], "argument PART: invalid choice: 'speed' (choose from 'provisioning', 'failover'"),
         (["--runs", "0"], "argument --runs: '0' is not a number from 1 to 100"),
-        (["--only", "nobody"], "argument --only: invalid choice: 'nobody' (choose from 'lan', 'default'"),
+        (["--only", "nobody"], "argument --only: invalid choice: 'nobody' (choose from 'lan', 'lan-4.3', 'default'"),
         (["throughput", "--only", "lan"], "argument --only: the part throughput has no settings to choose from"),
         (["--output", "/nowhere/at/all.md"], "argument --output: '/nowhere/at/all.md' is not a file in a directory"),
     ],
