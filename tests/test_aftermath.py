@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 import pytest
 
 from smoke import aftermath, management
-from smoke.deployment import Deployment, Node
+from smoke.deployment import Deployment, Node, PlaybookError
 from smoke.history import Event, Kind
 from smoke.judge import judge
 from smoke.topology import Topology
@@ -82,6 +82,17 @@ def test_healing_is_over_when_every_node_has_done_with_it(
     monkeypatch.setattr(aftermath, "HEALING", 0)
     with pytest.raises(AssertionError, match=complaint) if complaint else nullcontext():
         aftermath.assert_healed(cast(Deployment, deployment))
+
+
+def test_a_node_that_does_not_say_whether_it_heals_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object, **__: object) -> str:
+        raise PlaybookError("ansible", 2, "{badrpc,noproc}")
+
+    node = replace(NODES[0], settings={"rabbitmq_partition_handling": "autoheal"})
+    answering(monkeypatch, {"feature-flags": []})
+    monkeypatch.setattr(aftermath, "HEALING", 0)
+    with pytest.raises(AssertionError, match=r"a node does not say: \{badrpc,noproc\}"):
+        aftermath.assert_healed(cast(Deployment, SimpleNamespace(nodes=(node,), run=run)))
 
 
 def test_unacknowledged_messages_that_a_channel_holds_are_no_orphans(monkeypatch: pytest.MonkeyPatch) -> None:
