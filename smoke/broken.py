@@ -94,8 +94,11 @@ def _with_transient_messages(channel: Channel) -> None:
     _replace(channel, basic_publish=basic_publish)
 
 
-def _deaf_to_cancellation(channel: Channel) -> None:
-    _replace(channel, add_on_cancel_callback=_ignore)
+def _waiting_for_ever(channel: Channel) -> None:
+    def queue_declare(queue: str, *, callback: Callable[[Method[spec.Queue.DeclareOk]], object], **_: object) -> None:
+        callback(Method(channel.channel_number, spec.Queue.DeclareOk(queue, message_count=0, consumer_count=1)))
+
+    _replace(channel, add_on_cancel_callback=_ignore, queue_declare=queue_declare)
 
 
 def _storming(settings: Settings, **rest: Any) -> Session:
@@ -129,7 +132,7 @@ NO_REPUBLISH = Clients(producer=partial(_producer, republish=False))
 NO_CONFIRMS = Clients(producer=partial(_producer, session=_tampered(_without_confirms)))
 # To be used with a classic queue: what its only member has in memory dies with it.
 TRANSIENT = Clients(producer=partial(_producer, session=_tampered(_with_transient_messages)), consumer=SLOW.consumer)
-# To be used with a classic queue: when its node goes, the consumer is told, and waits for ever.
-NO_CANCEL = Clients(consumer=partial(_consumer, session=_tampered(_deaf_to_cancellation)))
+# To be used with a classic queue: when its node goes, the consumer is told, and waits for ever without asking.
+NO_CANCEL = Clients(consumer=partial(_consumer, session=_tampered(_waiting_for_ever)))
 # A hundred tries a second, in step with all others.
 STORMING = Clients(consumer=partial(_consumer, session=_storming), producer=partial(_producer, session=_storming))

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+from pika import spec
 from pika.channel import Channel
+from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
 from smoke import options
@@ -26,6 +28,9 @@ from smoke.session import FatalError, Session, Settings
 GRACE = 30.0
 # A broker that does not answer connection.close for so many seconds is left without.
 CLOSE_TIMEOUT = 2.0
+# So many questions to the queue in a row, without the right answer or a delivery in between, end a connection: one
+# alone may meet an election.
+QUESTIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,17 @@ class Consumer:
     count basic.nack. A classic queue has no such limit. A message that cannot be decoded, or is not what our producer
     sent, is rejected for good.
 
+    Silence proves nothing: a queue whose leader is out of reach of the consumer's node looks like an empty one, and
+    with RabbitMQ 4.3 nobody says so. So the queue is asked all along whether it has a consumer (queue.declare-ok,
+    AMQP 0-9-1). RabbitMQ says 0 for a quorum queue whose leader does not answer its node.
+
     Args:
         settings: where to connect, as whom, and the topology.
         handler: processes one message; called in the consumer's worker thread.
         observe: takes the events, from the consumer's I/O thread; must not raise.
         prefetch: how many messages the broker may hand out ahead of acknowledgements (AMQP 0-9-1, basic.qos).
         consumer_tag: identifies the consumer on its channel.
+        ask_interval: seconds between two questions to the queue.
         name: the client's name in the events.
         session: makes the session.
     """
@@ -67,6 +77,7 @@ class Consumer:
         observe: Callable[[Event], None] = lambda _: None,
         prefetch: int = 20,
         consumer_tag: str = "cluster_test",
+        ask_interval: float = 2.0,
         name: str = "consumer",
         session: Callable[..., Session] = Session,
     ) -> None:
@@ -74,12 +85,14 @@ class Consumer:
         self._handler = handler
         self._prefetch = prefetch
         self._consumer_tag = consumer_tag
+        self._ask_interval = ask_interval
         self._report = Reporter(name, observe)
         self._session = session(
             settings, role="consumer", report=self._report, on_ready=self._on_ready, on_lost=self._on_lost
         )
         self._deliveries: queue.SimpleQueue[_Delivery | None] = queue.SimpleQueue()
         self._in_hand = 0
+        self._asked = 0
         self._consuming = False
         self._stopping = False
         self._deadline = 0.0
@@ -162,11 +175,31 @@ class Consumer:
         if channel is self._session.channel:
             self._consuming = True
             self._session.established()
+            self._asked = 0
+            self._ask_later(channel)
+
+    def _ask_later(self, channel: Channel) -> None:
+        self._session.call_later(self._ask_interval, partial(self._ask, channel))
+
+    def _ask(self, channel: Channel) -> None:
+        if channel is not self._session.channel or not self._consuming:
+            return
+        if self._asked == QUESTIONS:
+            self._session.drop(f"the queue knows of no consumer for {QUESTIONS * self._ask_interval:g} s")
+            return
+        self._asked += 1
+        channel.queue_declare(self._queue, passive=True, callback=self._on_answer)
+        self._ask_later(channel)
+
+    def _on_answer(self, answer: Method[spec.Queue.DeclareOk]) -> None:
+        if answer.method.consumer_count:
+            self._asked = 0
 
     def _on_delivery(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         if channel is not self._session.channel:
             return
         tag = cast(int, method.delivery_tag)
+        self._asked = 0
         self._session.progress()
         identity = Identity.parse(properties.message_id)
         headers = properties.headers or {}

@@ -248,6 +248,76 @@ def test_what_follows_a_cancellation_in_the_same_segment_is_void() -> None:
     assert len(of_kind(history, Kind.cancelled)) == 1
 
 
+def answer(link: Link, consumers: int) -> None:
+    """Say how many consumers the queue has, which the client asks without wanting to change anything."""
+    question = link.expect(spec.Queue.Declare)
+    assert (question.queue, question.passive) == ("cluster_test", True)
+    link.send(spec.Queue.DeclareOk("cluster_test", message_count=0, consumer_count=consumers))
+
+
+def test_a_silent_queue_is_asked_whether_it_has_a_consumer() -> None:
+    history, asked = History(), threading.Event()
+
+    def script(link: Link) -> None:
+        link.serve_consumer()
+        # Never twice in a row without the right one.
+        for consumers in (1, 0, 1, 0, 1):
+            answer(link, consumers)
+        asked.set()
+        link.expect_end()
+
+    with (
+        Peer(script) as peer,
+        running(Consumer(peer.settings(), Handler(), observe=history, ask_interval=0.02), grace=0),
+    ):
+        assert asked.wait(PATIENCE)
+    assert of_kind(history, Kind.lost) == []
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["says no", "says nothing"])
+def test_a_queue_that_twice_knows_of_no_consumer_is_consumed_anew(answered: bool) -> None:
+    history, handler = History(), Handler()
+
+    def forgotten(link: Link) -> None:
+        link.serve_consumer()
+        if answered:
+            answer(link, 0)
+            answer(link, 0)
+        link.expect_end()
+
+    def script(link: Link) -> None:
+        link.serve_consumer()
+        link.deliver("hello")
+        link.expect_end()
+
+    with Peer(forgotten, script) as peer:
+        client = Consumer(peer.settings(), handler, observe=history, ask_interval=0.02)
+        with running(client, grace=0):
+            wait_until(lambda: handler.messages, "a message from the new connection")
+    (lost, *_) = of_kind(history, Kind.lost)
+    assert lost.detail == "the queue knows of no consumer for 0.04 s"
+
+
+def test_a_delivery_is_as_good_as_an_answer() -> None:
+    history, delivered = History(), threading.Event()
+
+    def script(link: Link) -> None:
+        link.serve_consumer()
+        for number in range(5):
+            answer(link, 0)
+            link.deliver(f"hello {number}")
+            link.expect(spec.Basic.Ack)
+        delivered.set()
+        link.expect_end()
+
+    with (
+        Peer(script) as peer,
+        running(Consumer(peer.settings(), Handler(), observe=history, ask_interval=0.1), grace=0),
+    ):
+        assert delivered.wait(PATIENCE)
+    assert of_kind(history, Kind.lost) == []
+
+
 def test_a_message_that_is_not_json_is_rejected_for_good_and_the_next_one_handled() -> None:
     history, handler = History(), Handler()
 
