@@ -39,6 +39,7 @@ PHASE_OF_FILE = {
 PHASE_OF_PLAY = {
     ("rabbitmq.yml", "Compare what runs with what should run"): Phase.compare,
     ("rabbitmq.yml", "Start the nodes that do not run, together"): Phase.form,
+    ("rabbitmq.yml", "Give replicas to the nodes that an interrupted run has left without"): Phase.form,
     ("rabbitmq.yml", "Let nodes serve again that an interrupted run has drained"): Phase.form,
     ("rabbitmq.yml", "Put servers back into the pool that an interrupted run has left out"): Phase.form,
     ("rabbitmq.yml", "Let balancers ask whether a node sees its peers"): Phase.balance,

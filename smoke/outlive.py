@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
 from smoke import balancer_stats, journal, management
@@ -88,15 +88,18 @@ def until_given_up(deployment: Deployment, fault: AbstractContextManager[None]) 
 def switched(deployment: Deployment, *hosts: Node | Balancer, off: str, on: str) -> Iterator[None]:
     """Switch hosts off during the block, one right after the other."""
     with journal.fault(f"{off} {', '.join(host.name for host in hosts)}"):
-        switched_off = []
+        concerned: list[Node | Balancer] = []
         try:
             for host in hosts:
+                # Before, since a command that fails may have done its work.
+                concerned.append(host)
                 deployment.power_host(host, off)
-                switched_off.append(host)
             yield
         finally:
-            for host in switched_off:
-                deployment.power_host(host, on)
+            # Each whatever the others raise, and the one first that has missed the most.
+            with ExitStack() as back:
+                for host in reversed(concerned):
+                    back.callback(deployment.power_host, host, on)
 
 
 def of_the_consumer(deployment: Deployment, stream: Stream) -> Node:

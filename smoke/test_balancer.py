@@ -84,7 +84,7 @@ def test_a_backup_server_gets_connections_only_while_every_other_one_is_out(
 def test_clients_that_are_idle_for_longer_than_the_balancer_allows_keep_their_connections(
     deployment: Deployment, record: Record
 ) -> None:
-    """Their heartbeats are traffic; a client without any is the control."""
+    """The producer's heartbeats are traffic, and the consumer's questions; a client without either is the control."""
     endpoint = deployment.endpoint
     credentials = pika.PlainCredentials(deployment.user, deployment.password)
     silent = pika.ConnectionParameters(endpoint.host, endpoint.port, credentials=credentials, heartbeat=0)

@@ -14,8 +14,10 @@ from smoke.aftermath import assert_whole
 from smoke.deployment import Deployment, PlaybookError
 from smoke.history import Kind
 from smoke.judge import Verdict
+from smoke.outlive import assert_up, switched
 from smoke.stream import RATE, flowing
 from smoke.test_change import changes
+from smoke.test_interrupted import killed_at
 from smoke.uptimes import Uptimes
 from smoke.waiting import eventually
 
@@ -61,6 +63,8 @@ def test_a_host_that_is_built_anew_joins_its_cluster_again(
         )
         stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow without the host")
 
+        # The member that it was is forgotten by then, and the node runs: nothing but a mark says what is still due.
+        killed_at(hosts, {}, "replicas | Give the node")
         hosts.playbook("site")
         assert_whole(hosts)
         online = {node.nodename for node in hosts.nodes}
@@ -87,10 +91,39 @@ def test_a_host_that_cannot_be_reached_is_named_before_anything_changes(hosts: D
     assert before.restarted() == set(), "a node was restarted"
 
 
-def test_data_that_are_said_to_be_elsewhere_are_refused_while_the_node_runs(deployment: Deployment) -> None:
-    assert "was not started by this project on the data in rabbitmq_data_dir" in refused(
-        deployment, {"rabbitmq_data_dir": "/var/lib/rabbitproof-elsewhere"}
-    )
+def test_hosts_that_are_down_stop_nothing_from_which_limit_leaves_them_out(hosts: Deployment) -> None:
+    """Their balancer is told of no drain, and of a node that is down the rest of the pool hears at the end."""
+    first, *_, last = hosts.nodes
+    before = Uptimes(hosts)
+    (idle,) = (balancer for balancer in hosts.balancers if balancer != hosts.holder())
+    with switched(hosts, idle, off="kill", on="start"):
+        hosts.playbook("restart", [first])
+    assert before.restarted() == {first.name}
+
+    with switched(hosts, last, off="kill", on="start"):
+        with pytest.raises(PlaybookError) as failure:
+            hosts.playbook("site", hosts.balancers)
+        assert f"waited 30 s until it sees these nodes UP: {last.name}" in failure.value.output
+        assert changes(failure.value.output) == set(), failure.value.output[-2000:]
+    assert_up(hosts, *hosts.nodes)
+    assert_whole(hosts)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            {"rabbitmq_data_dir": "/var/lib/rabbitproof-elsewhere"},
+            "was not started by this project on the data in rabbitmq_data_dir",
+        ),
+        ({"rabbitmq_management_port": 15999}, "Ports cannot be changed while a cluster runs"),
+    ],
+    ids=["data-elsewhere", "another-port"],
+)
+def test_what_a_node_that_runs_cannot_be_given_is_refused(
+    deployment: Deployment, change: Mapping[str, object], complaint: str
+) -> None:
+    assert complaint in refused(deployment, change)
 
 
 def test_a_virtual_address_that_a_host_has_is_refused(hosts: Deployment) -> None:

@@ -251,6 +251,36 @@ def test_servers_are_added_to_and_removed_from_a_running_haproxy(balancer: Balan
     assert balancer.read("__haproxy_pool") == ["rabbit2", "rabbit3"]
 
 
+def configured(balancer: Balancer) -> subprocess.CompletedProcess[str]:
+    task = "apply | Wait until a process with this configuration has a server that passed its check"
+    patience = evaluate("__haproxy_patience", "haproxy", POOL | balancer.options)
+    script = command("apply", task, balancer.options, None).replace(f"+ {patience}))", "+ 2))")
+    return subprocess.run(["/bin/sh", "-c", script], check=False, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["passes", "fails"])
+def test_a_balancer_is_configured_once_a_server_has_passed_its_check(answers: bool, balancer: Balancer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1] if answers else 1
+        sound = balancer.options["haproxy_servers"][0] | {"port": port}
+        balancer.write(
+            haproxy_servers=[sound, *balancer.options["haproxy_servers"][1:]],
+            haproxy_check="tcp",
+            haproxy_check_inter=100,
+        )
+        balancer.start()
+        found = configured(balancer)
+    assert found.returncode == (0 if answers else 1), found.stdout
+    assert ("no server passed its check" in found.stdout) == (not answers)
+
+
+def test_a_balancer_that_runs_something_else_is_not_configured(balancer: Balancer) -> None:
+    balancer.write(haproxy_check="tcp")
+    balancer.start()
+    balancer.options |= {"haproxy_maxconn": 200}
+    assert "does not answer with the configuration that was written" in configured(balancer).stdout
+
+
 def test_a_server_with_an_agent_is_added_with_its_last_resort(balancer: Balancer) -> None:
     servers = [server | {"agent_port": 1} for server in balancer.options["haproxy_servers"]]
     balancer.write(haproxy_servers=servers, haproxy_user_timeout=5000)

@@ -288,6 +288,23 @@ def test_the_hosts_file_is_written_when_it_has_other_nodes(there: str, due: bool
         assert all(evaluate(condition, "rabbitmq", given) for condition in task["when"]) == expected
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("rabbitmq_amqp_port", "5672"),
+        ("rabbitmq_management_port", "15672"),
+        ("rabbitmq_distribution_port", "25672"),
+        ("rabbitmq_epmd_port", "4369"),
+    ],
+)
+def test_a_port_that_is_to_be_another_one_is_told_with_the_one_in_the_files(variable: str, value: str) -> None:
+    files = configuration("4.3.6", rabbitmq_listen_address="10.0.0.11") + render("rabbitmq-env.conf", "rabbitmq", NODE)
+    look = {"__rabbitmq_look": files.splitlines()}
+    assert evaluate("__rabbitmq_moves", "rabbitmq", NODE | look) == []
+    moves = evaluate("__rabbitmq_moves", "rabbitmq", NODE | look | {variable: 777})
+    assert moves == [{"there": f"{variable} {value}", "wanted": "777"}]
+
+
 def mappings() -> list[str]:
     """The keys that the installed RabbitMQ knows. A part that begins with $ stands for any one part."""
     return [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.rendering import evaluate, render
+from tests.rendering import ROOT, evaluate, read_trusted, render
 
 NODES = ["rabbit@broker1", "rabbit@broker2", "rabbit@broker3"]
 NODE: dict[str, Any] = {
@@ -212,3 +212,29 @@ def test_a_node_that_does_not_come_up_in_time_is_named_with_the_time(
 ) -> None:
     waited = start("LIVES", comes_up=False, patience=1)
     assert (waited.returncode, waited.stdout) == (1, "waited 1 s until it accepts clients\n")
+
+
+def reaches(epmd: int, *distribution: int) -> subprocess.CompletedProcess[str]:
+    """Look for peers on this machine, at the port of their epmd and the ports of their nodes."""
+    (task,) = read_trusted(ROOT / "roles/rabbitmq/tasks/reaches.yml")
+    peers = {
+        f"broker{number}": {"rabbitmq_host": {"name": "127.0.0.1", "distribution_port": port}}
+        for number, port in enumerate(distribution, 2)
+    }
+    variables = {"rabbitmq_peers": list(peers), "hostvars": peers, "rabbitmq_epmd_port": epmd}
+    return shell(evaluate("__command", "rabbitmq", NODE | variables | {"__command": task["ansible.builtin.raw"]}))
+
+
+def test_a_node_that_reaches_one_of_its_peers_may_join() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as epmd, socket.create_server(("127.0.0.1", 0)) as node:
+        found = reaches(epmd.getsockname()[1], 1, node.getsockname()[1])
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("there", ["epmd", "node", "nobody"])
+def test_a_node_that_reaches_none_of_its_peers_is_told_so(there: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        found = reaches(port if there == "epmd" else 1, port if there == "node" else 1, 1)
+    assert found.returncode == 1
+    assert found.stdout.startswith("it reaches none of broker2, broker3 at their epmd (port ")
