@@ -40,7 +40,7 @@ def test_an_alarm_holds_producers_up_and_lets_consumers_go_on(hosts: Deployment,
         begin = time.monotonic()
         with exhausted(hosts, hosts.others(of_the_consumer(hosts, stream))[0], resource):
             stream.wait_for(Kind.blocked, 1, since=begin, client="producer", what="the producer is told")
-            blocked = time.monotonic()
+            blocked = stream.events(Kind.blocked, since=begin, client="producer")[0].at
             stream.wait_for(Kind.delivery, BACKLOG, since=blocked, client="consumer", what="the consumer goes on")
             assert time.monotonic() - blocked > BORNE, "the backlog was gone too soon"
             # What was on its way is still taken.
