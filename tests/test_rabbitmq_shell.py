@@ -238,3 +238,21 @@ def test_a_node_that_reaches_none_of_its_peers_is_told_so(there: str) -> None:
         found = reaches(port if there == "epmd" else 1, port if there == "node" else 1, 1)
     assert found.returncode == 1
     assert found.stdout.startswith("it reaches none of broker2, broker3 at their epmd (port ")
+
+
+def test_what_an_interrupted_run_owes_a_node_and_the_ports_in_its_files_are_read(tmp_path: Path) -> None:
+    read, *_ = read_trusted(ROOT / "roles/rabbitmq/tasks/fingerprint.yml")
+    directories = {name: str(tmp_path) for name in ("rabbitmq_config_dir", "rabbitmq_data_dir", "rabbitmq_home")}
+    variables = NODE | directories
+    for name in FILES:
+        (tmp_path / name).write_text(render(name, "rabbitmq", variables))
+    for due in ("joined", "restarted"):
+        (tmp_path / f"due.{due}").touch()
+    question = evaluate(
+        "__question", "rabbitmq", variables | {"__question": read["vars"]["__rabbitmq_service_question"]}
+    )
+    said = shell(question).stdout.splitlines()
+    assert {"due joined", "due restarted"} <= set(said)
+    assert evaluate("__rabbitmq_moves", "rabbitmq", variables | {"__rabbitmq_look": said}) == []
+    moved = variables | {"__rabbitmq_look": said, "rabbitmq_management_port": 15999, "rabbitmq_epmd_port": 999}
+    assert [move["wanted"] for move in evaluate("__rabbitmq_moves", "rabbitmq", moved)] == ["15999", "999"]
