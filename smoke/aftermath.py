@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -12,8 +11,9 @@ from urllib.parse import quote
 import pika
 
 from smoke import balancer_stats, management
-from smoke.deployment import Balancer, Deployment, Node, PlaybookError
+from smoke.deployment import Balancer, Deployment, Node
 from smoke.judge import Verdict
+from smoke.partition import autoheals, healing
 from smoke.topology import Topology
 from smoke.waiting import eventually
 
@@ -41,11 +41,8 @@ def assert_healed(deployment: Deployment) -> None:
 
     A cluster looks whole before that, and what happens to it then may leave a partition for good (docs/failover.md).
     """
-    node = deployment.nodes[0]
-    if node.settings.get("rabbitmq_partition_handling") == "autoheal" and not management.enabled(
-        deployment, node, "khepri_db"
-    ):
-        eventually(partial(_healed, deployment, node), within=HEALING, every=1, what="every node has done with healing")
+    if autoheals(deployment):
+        eventually(partial(_healed, deployment), within=HEALING, every=1, what="every node has done with healing")
 
 
 def assert_no_orphans(deployment: Deployment, topology: Topology, *, within: float = PATIENCE) -> None:
@@ -119,18 +116,9 @@ def _complete(deployment: Deployment, node: Node) -> bool:
     return True
 
 
-def _healed(deployment: Deployment, node: Node) -> bool:
-    """Ask for the state of the process that handles partitions (rabbit_node_monitor.erl, rabbit_autoheal.erl)."""
-    names = ", ".join(f"'{peer.nodename}'" for peer in deployment.nodes)
-    states = f"element(1, rpc:multicall([{names}], sys, get_state, [rabbit_node_monitor]))"
-    command = f'rabbitmqctl eval "[element(7, State) || State <- {states}]."'
-    try:
-        answer = deployment.run(node, command, what="is every node done with healing")
-    except PlaybookError as error:
-        # That process is not there while its node restarts, and says nothing while it waits for others.
-        raise AssertionError(f"a node does not say: {error.output[-300:]}") from error
-    healing = re.findall(r"^\[(.*)\]", answer, re.MULTILINE)
-    assert healing == [",".join(["not_healing"] * len(deployment.nodes))], healing
+def _healed(deployment: Deployment) -> bool:
+    states = healing(deployment)
+    assert not states, states
     return True
 
 

@@ -11,12 +11,12 @@ from smoke import journal, report_plugin
 from smoke.aftermath import assert_clear_of_delivery_limit, assert_whole
 from smoke.deployment import PROJECT, Deployment
 from smoke.judge import Verdict
-from smoke.report import Record, sentence
+from smoke.partition import recovered
+from smoke.report import Record
 
 DEPLOYMENTS = pytest.StashKey[list[Deployment]]()
 PROFILES = ("essential", "full", "soak")
 FAILED = pytest.StashKey[bool]()
-FELT = pytest.StashKey[list[tuple[str, Verdict]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,7 +53,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cluster: needs nodes that form one cluster")
     config.addinivalue_line("markers", "full: takes long, and is only run by --profile full")
     config.addinivalue_line("markers", "soak: goes on for as long as one wants, and is only run by --profile soak")
-    config.stash[FELT] = []
     report_plugin.register(config)
 
 
@@ -100,29 +99,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print what each fault cost."""
-    felt = config.stash[FELT]
-    if not felt:
-        return
-    terminalreporter.section("longest interruption seen")
-    width = max(len(name) for name, _ in felt)
-    terminalreporter.line(f"{'':{width}}  deliveries  confirms  confirmed  lost  redelivered  republished  verdict")
-    for name, verdict in felt:
-        terminalreporter.line(
-            f"{name:{width}}  {verdict.delivery_gap.seconds:8.2f} s {verdict.confirm_gap.seconds:7.2f} s"
-            f"  {verdict.confirmed:9}  {len(verdict.lost):4}  {verdict.redelivered:11}  {verdict.republished:11}"
-            f"  {'ok' if verdict.ok else 'NOT OK'}"
-        )
-
-
 @pytest.fixture
-def record(request: pytest.FixtureRequest) -> Record:
-    """Keep a verdict for the table at the end and for the report, and insist that it is good."""
+def record() -> Record:
+    """Keep a verdict for the report, and insist that it is good."""
 
     def keep(verdict: Verdict, gate: float | None = None) -> None:
         journal.keep(verdict, gate)
-        request.config.stash[FELT].append((sentence(request.node.name), verdict))
         print(verdict.sentence())
         assert verdict.ok, verdict.sentence()
         # Where a queue gives messages up, that is what the test is about.
@@ -138,14 +120,14 @@ def record(request: pytest.FixtureRequest) -> Record:
 def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """The deployment, whole before the test and whole again after it."""
     deployment: Deployment = getattr(request, "param", request.config.stash[DEPLOYMENTS][0])
-    assert_whole(deployment)
+    recovered(deployment, assert_whole)
     yield deployment
     if request.node.get_closest_marker("disruptive"):
         if request.node.stash[FAILED]:
             heal(deployment)
             return
         try:
-            assert_whole(deployment)
+            recovered(deployment, assert_whole)
         except AssertionError:
             # Still the failure of this test, but not of all that come after it.
             heal(deployment)

@@ -63,6 +63,7 @@ class _Journal:
     recordings: list[Recording] = field(default_factory=list)
     open: list[Recording] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 _journal = _Journal()
@@ -85,6 +86,20 @@ def take() -> list[Recording]:
     """Return the recordings since the last call, and forget them."""
     with _journal.lock:
         taken, _journal.recordings = _journal.recordings, []
+    return taken
+
+
+def remark(what: str) -> None:
+    """Tell the reader of the report something about the test that runs: what its figures do not say."""
+    print(what, flush=True)
+    with _journal.lock:
+        _journal.remarks.append(what)
+
+
+def take_remarks() -> list[str]:
+    """Return the remarks since the last call, and forget them."""
+    with _journal.lock:
+        taken, _journal.remarks = _journal.remarks, []
     return taken
 
 

@@ -13,6 +13,7 @@ from smoke.aftermath import assert_healed
 from smoke.deployment import Balancer, Deployment, Node
 from smoke.gates import promised
 from smoke.history import Kind
+from smoke.partition import recovered
 from smoke.report import Record
 from smoke.stream import RATE, Stream, flowing
 from smoke.waiting import eventually
@@ -48,7 +49,7 @@ def outlive(deployment: Deployment, record: Record, fault: Fault, *, gate: float
         flow(stream, f"messages flow with {victim.name} back")
         stream.finish()
         record(stream.verdict(since=begin), gate=promised(deployment, gate))
-    assert_healed(deployment)
+    recovered(deployment, assert_healed)
 
 
 @contextmanager

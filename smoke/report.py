@@ -108,6 +108,7 @@ class Case:
         outcome: passed, failed or skipped.
         seconds: how long it took, with its fixtures.
         why: what went wrong in a line, or why it was skipped.
+        remarks: what its figures do not say.
         streams: in the order in which they began.
     """
 
@@ -115,6 +116,7 @@ class Case:
     outcome: str = "passed"
     seconds: float = 0.0
     why: str = ""
+    remarks: list[str] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
 
     @property
@@ -126,6 +128,14 @@ class Case:
     def slug(self) -> str:
         """Its name for files and links."""
         return re.sub(r"\W+", "-", self.name).strip("-")
+
+    def word(self, stream: Stream) -> str:
+        """Say in a word or two what came out for one of its streams: "ok", or what was worst."""
+        if not stream.verdict.ok:
+            return "messages lost" if stream.verdict.lost else "messages wrong"
+        if stream.within is False:
+            return "too long"
+        return "failed" if self.outcome == "failed" else "ok"
 
     def keep(self, recordings: list[Recording], directory: Path) -> None:
         """Judge the streams that the test did not, and store all histories in a directory.
@@ -200,6 +210,7 @@ class Report:
                     "outcome": test.outcome,
                     "seconds": round(test.seconds, 2),
                     "why": test.why,
+                    "remarks": test.remarks,
                     "streams": [stream.as_json() for stream in test.streams],
                 }
                 for test in self.tests

@@ -15,6 +15,7 @@ from smoke import environment, journal, page
 from smoke.deployment import PROJECT, Deployment
 from smoke.progress import Progress
 from smoke.report import Case, Report
+from smoke.table import table
 
 DIRECTORY = PROJECT / "smoke/report"
 NAME = "smoke-report"
@@ -82,6 +83,7 @@ class ReportPlugin:
             test.outcome, test.why = report.outcome, _why(report)
         if report.when == "teardown":
             test.keep(journal.take(), DIRECTORY / "histories")
+            test.remarks = journal.take_remarks()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
@@ -98,6 +100,13 @@ class ReportPlugin:
             known = self._cache.get(DURATIONS, {})
             passed = {test.nodeid: test.seconds for test in self._report.tests if test.outcome == "passed"}
             self._cache.set(DURATIONS, {**known, **passed})
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print what each fault cost."""
+        if lines := table(self._report):
+            terminalreporter.section("longest interruption seen")
+            for line in lines:
+                terminalreporter.line(line)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: object) -> None:

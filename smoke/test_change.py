@@ -18,9 +18,6 @@ from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
 
-# Rolling three nodes takes a minute or two where they share two cores with the suite.
-ROLLING = pytest.mark.timeout(600)
-
 
 def test_running_site_again_changes_nothing(deployment: Deployment) -> None:
     recap = deployment.playbook("site")
@@ -72,7 +69,6 @@ def test_plugins_and_the_level_of_the_log_change_without_a_restart(deployment: D
     assert before.restarted() == set(), "a node was restarted"
 
 
-@ROLLING
 @pytest.mark.parametrize("rate", [RATE, pytest.param(BUSY, marks=pytest.mark.full)], ids="{:.0f} a second".format)
 def test_a_changed_configuration_reaches_one_node_at_a_time(
     deployment: Deployment, record: Record, rate: float
@@ -93,7 +89,6 @@ def test_a_changed_configuration_reaches_one_node_at_a_time(
 
 
 @pytest.mark.full
-@ROLLING
 def test_a_configuration_that_keeps_a_node_from_starting_stops_at_the_first_and_can_be_taken_back(
     deployment: Deployment, record: Record
 ) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from smoke import balancer_stats
-from smoke.deployment import Balancer, Deployment
+from smoke import balancer_stats, management
+from smoke.deployment import Balancer, Deployment, PlaybookError
 from smoke.history import Kind
 from smoke.judge import Verdict
 from smoke.stream import RATE, flowing
@@ -38,6 +38,19 @@ def grown(deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
             grown.nodes[0],
             f"rabbitmqctl forget_cluster_node {spare.nodename} || ! rabbitmqctl cluster_status | grep {spare.nodename}",
         )
+
+
+def test_a_new_node_behind_the_firewall_of_its_peers_is_refused(deployment: Deployment, grown: Deployment) -> None:
+    """With --limit nobody tells the peers of it: it would form a cluster of its own, which site.yml then refused."""
+    new = next(node for node in grown.nodes if node.name in deployment.spares)
+    if "rabbitproof" not in deployment.run(deployment.nodes[0], "nft list tables 2> /dev/null || true"):
+        pytest.skip("no firewall keeps a new node from its peers")
+
+    with pytest.raises(PlaybookError) as failure:
+        grown.playbook("site", [new])
+
+    assert "and would form a cluster of its own" in failure.value.output
+    assert set(management.running(deployment, deployment.nodes[0])) == {node.nodename for node in deployment.nodes}
 
 
 def test_new_nodes_join_and_the_balancers_learn_them_without_a_reload(

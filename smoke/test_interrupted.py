@@ -21,6 +21,8 @@ from smoke.uptimes import Uptimes
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full, pytest.mark.timeout(900)]
 
+# What is done once all nodes are through, and nothing but a mark says to the next run.
+SPREAD = "rebalance | Spread the queue leaders"
 # A change, and its taking back; and what the runs that bring them were about to do when they are killed, as Ansible
 # announces it. Each run goes on where the one before was killed.
 CHANGES: tuple[tuple[Mapping[str, object], tuple[str, ...]], ...] = (
@@ -30,7 +32,7 @@ CHANGES: tuple[tuple[Mapping[str, object], tuple[str, ...]], ...] = (
     ),
     (
         {},
-        ("started | Let", "restart | Let the balancers use it again"),
+        ("started | Let", "restart | Let the balancers use it again", SPREAD),
     ),
 )
 # The longest silence that the clients may have felt, in seconds.
@@ -39,14 +41,15 @@ LONGEST = 3.0
 
 def test_a_run_that_is_killed_at_any_point_is_completed_by_the_next_one(deployment: Deployment, record: Record) -> None:
     if not deployment.vip:
-        pytest.skip("three runs of site.yml, and four killed ones: done where the nodes have hosts of their own")
+        pytest.skip("three runs of site.yml, and five killed ones: done where the nodes have hosts of their own")
     with flowing(deployment) as stream:
         begin = time.monotonic()
         for change, moments in CHANGES:
             before = Uptimes(deployment)
             for moment in moments:
                 killed_at(deployment, change, moment)
-            deployment.playbook("site", extra=change)
+            printed = deployment.playbook("site", extra=change)
+            assert "changed: " in printed.partition(SPREAD)[2].partition("TASK")[0], "the leaders were not spread"
             assert before.restarted() == {node.name for node in deployment.nodes}, "a node was forgotten"
             for balancer in deployment.balancers:
                 assert set(balancer_stats.statuses(balancer).values()) == {"UP"}, "a server was left out of the pool"

@@ -11,7 +11,7 @@ import pytest
 from smoke.deployment import Deployment
 from smoke.uptimes import Uptimes
 
-pytestmark = [pytest.mark.disruptive, pytest.mark.full, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.disruptive, pytest.mark.full]
 
 ROOT = Path("/var/lib/rabbitproof-second")
 OFFSET = 1000

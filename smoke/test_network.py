@@ -15,6 +15,7 @@ from smoke.gates import CUT_OFF, CUT_OFF_FROM_PEERS, promised
 from smoke.history import Kind
 from smoke.network import DROP, REJECT, blink, cut
 from smoke.outlive import assert_down, assert_up, flow, of_the_consumer, outlive, survived
+from smoke.partition import recovered
 from smoke.report import Record
 from smoke.stream import flowing
 from smoke.waiting import eventually
@@ -50,7 +51,7 @@ def test_the_node_of_the_clients_is_cut_off_from_its_peers_only(hosts: Deploymen
         flow(stream, f"messages flow with {victim.name} back")
         stream.finish()
         record(stream.verdict(since=begin), gate=promised(hosts, CUT_OFF_FROM_PEERS))
-    assert_healed(hosts)
+    recovered(hosts, assert_healed)
 
 
 @pytest.mark.full
@@ -63,10 +64,9 @@ def test_two_nodes_see_each_other_only_through_the_third(hosts: Deployment, reco
             assert_apart(hosts, victim, other)
             flow(stream, "messages flow through two of three")
         assert_up(hosts, *hosts.nodes)
-        assert_whole(hosts)
+        recovered(hosts, assert_whole, assert_healed)
         stream.finish()
         record(stream.verdict(since=begin))
-    assert_healed(hosts)
 
 
 @pytest.mark.full
@@ -82,11 +82,10 @@ def test_the_node_of_the_consumer_sees_all_but_the_leader_of_its_queue(hosts: De
             assert_apart(hosts, victim, leader)
             survived(stream, begin, "messages flow through the leader, or the one that follows it")
         assert_up(hosts, *hosts.nodes)
-        assert_whole(hosts)
+        recovered(hosts, assert_whole, assert_healed)
         flow(stream, "messages flow again")
         stream.finish()
         record(stream.verdict(since=begin))
-    assert_healed(hosts)
 
 
 @pytest.mark.full
@@ -105,11 +104,10 @@ def test_no_node_sees_another_one(hosts: Deployment, record: Record) -> None:
             # What was on its way when the last pair was cut may still be answered.
             assert stream.events(Kind.confirm, since=apart + 1) == [], "a node alone confirmed messages"
         assert_up(hosts, *hosts.nodes)
-        assert_whole(hosts)
+        recovered(hosts, assert_whole, assert_healed)
         flow(stream, "messages flow again")
         stream.finish()
         record(stream.verdict(since=begin))
-    assert_healed(hosts)
 
 
 @pytest.mark.full

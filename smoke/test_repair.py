@@ -11,7 +11,7 @@ import pytest
 
 from smoke import management
 from smoke.aftermath import assert_whole
-from smoke.deployment import Deployment, PlaybookError
+from smoke.deployment import Balancer, Deployment, Node, PlaybookError
 from smoke.history import Kind
 from smoke.judge import Verdict
 from smoke.outlive import assert_up, switched
@@ -21,7 +21,7 @@ from smoke.test_interrupted import killed_at
 from smoke.uptimes import Uptimes
 from smoke.waiting import eventually
 
-pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full]
 
 CHANGE = {"rabbitmq_settings": {"channel_max": 1200}}
 VRID = 77
@@ -80,15 +80,21 @@ def test_a_host_that_is_built_anew_joins_its_cluster_again(
 
 def test_a_host_that_cannot_be_reached_is_named_before_anything_changes(hosts: Deployment, tmp_path: Path) -> None:
     victim = hosts.nodes[1]
-    closed = tmp_path / "closed.json"
-    closed.write_text(json.dumps({"all": {"hosts": {victim.name: {"ansible_port": 1}}}}), encoding="utf-8")
     before = Uptimes(hosts)
-    (cut_off,) = Deployment.load([*hosts.inventory, str(closed)])
+    (cut_off,) = Deployment.load([*hosts.inventory, closed(tmp_path, victim)])
 
     refusal = refused(cut_off, CHANGE)
 
     assert f"[{victim.name}]: UNREACHABLE!" in refusal
     assert before.restarted() == set(), "a node was restarted"
+
+
+def test_balancers_of_a_pool_of_which_no_node_can_be_asked_are_refused(hosts: Deployment, tmp_path: Path) -> None:
+    (cut_off,) = Deployment.load([*hosts.inventory, closed(tmp_path, *hosts.nodes)])
+
+    refusal = refused(cut_off, {}, *hosts.balancers)
+
+    assert f"none of {', '.join(node.name for node in hosts.nodes)} can be reached" in refusal
 
 
 def test_hosts_that_are_down_stop_nothing_from_which_limit_leaves_them_out(hosts: Deployment) -> None:
@@ -154,9 +160,17 @@ def speaker(hosts: Deployment) -> Iterator[str]:
     hosts.run(node, "systemctl stop speaker")
 
 
-def refused(deployment: Deployment, change: Mapping[str, object]) -> str:
+def closed(directory: Path, *nodes: Node) -> str:
+    """Return an inventory source to be added, after which Ansible finds nobody at the SSH ports of some hosts."""
+    file = directory / "closed.json"
+    hosts = {node.name: {"ansible_port": 1} for node in nodes}
+    file.write_text(json.dumps({"all": {"hosts": hosts}}), encoding="utf-8")
+    return str(file)
+
+
+def refused(deployment: Deployment, change: Mapping[str, object], *limit: Node | Balancer) -> str:
     """Run site.yml with a change that has to be refused while nothing was changed; returns what it printed."""
     with pytest.raises(PlaybookError) as failure:
-        deployment.playbook("site", extra=change)
+        deployment.playbook("site", limit, extra=change)
     assert changes(failure.value.output) == set(), failure.value.output[-2000:]
     return failure.value.output

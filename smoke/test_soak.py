@@ -9,6 +9,7 @@ import pytest
 from smoke.aftermath import assert_healed, assert_whole
 from smoke.deployment import Deployment
 from smoke.outlive import assert_up, flow
+from smoke.partition import recovered
 from smoke.report import Record
 from smoke.stream import flowing
 from smoke.walk import known_faults, walk
@@ -32,8 +33,7 @@ def test_a_random_walk_through_the_faults(
                 # How long it lasts is what is tested.
                 time.sleep(step.seconds)
             assert_up(deployment, *deployment.nodes)
-            assert_whole(deployment)
-            assert_healed(deployment)
+            recovered(deployment, assert_whole, assert_healed)
             flow(stream, f"messages flow after step {number}, {step.fault}")
         stream.finish()
         record(stream.verdict(since=begin))

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from email.message import Message
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +11,7 @@ from urllib.error import HTTPError
 import pytest
 
 from smoke import aftermath, management
-from smoke.deployment import Deployment, Node, PlaybookError
+from smoke.deployment import Deployment, Node
 from smoke.history import Event, Kind
 from smoke.judge import judge
 from smoke.topology import Topology
@@ -59,40 +58,6 @@ def test_a_cluster_is_whole_if_each_member_runs_and_sees_no_partition(
     monkeypatch.setattr(management, "get", lambda *_: members)
     with pytest.raises(AssertionError, match=complaint) if complaint else nullcontext():
         aftermath.assert_whole(deployment, within=0)
-
-
-@pytest.mark.parametrize(
-    ("handling", "flag", "states", "complaint"),
-    [
-        ("autoheal", "disabled", "not_healing,not_healing,not_healing", ""),
-        ("autoheal", "disabled", "not_healing,{winner_waiting,[rabbit@c],[rabbit@c]},not_healing", "winner_waiting"),
-        ("autoheal", "disabled", "not_healing,not_healing", "not_healing,not_healing'"),
-        ("autoheal", "enabled", "", ""),
-        ("pause_minority", "disabled", "", ""),
-    ],
-    ids=["done", "under way", "a node is away", "no partitions", "another handling"],
-)
-def test_healing_is_over_when_every_node_has_done_with_it(
-    handling: str, flag: str, states: str, complaint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = replace(NODES[0], settings={"rabbitmq_partition_handling": handling})
-    answer = f"a | CHANGED | rc=0 >>\n[{states}]\nShared connection to a closed.\n"
-    deployment = SimpleNamespace(nodes=(node, *NODES[1:]), run=lambda *_, **__: answer)
-    answering(monkeypatch, {"feature-flags": [{"name": "khepri_db", "state": flag}]})
-    monkeypatch.setattr(aftermath, "HEALING", 0)
-    with pytest.raises(AssertionError, match=complaint) if complaint else nullcontext():
-        aftermath.assert_healed(cast(Deployment, deployment))
-
-
-def test_a_node_that_does_not_say_whether_it_heals_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*_: object, **__: object) -> str:
-        raise PlaybookError("ansible", 2, "{badrpc,noproc}")
-
-    node = replace(NODES[0], settings={"rabbitmq_partition_handling": "autoheal"})
-    answering(monkeypatch, {"feature-flags": []})
-    monkeypatch.setattr(aftermath, "HEALING", 0)
-    with pytest.raises(AssertionError, match=r"a node does not say: \{badrpc,noproc\}"):
-        aftermath.assert_healed(cast(Deployment, SimpleNamespace(nodes=(node,), run=run)))
 
 
 def test_unacknowledged_messages_that_a_channel_holds_are_no_orphans(monkeypatch: pytest.MonkeyPatch) -> None:

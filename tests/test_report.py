@@ -13,6 +13,7 @@ from smoke.journal import Recording
 from smoke.judge import judge
 from smoke.progress import status
 from smoke.report import Case, Report
+from smoke.table import table
 from smoke.topology import QueueType
 from smoke.watcher import changes
 
@@ -21,6 +22,7 @@ from smoke.watcher import changes
 def _nothing_recorded() -> Iterator[None]:
     yield
     journal.take()
+    journal.take_remarks()
 
 
 def recorded(*, lost: bool = False, kept: bool = True, gate: float | None = None) -> Recording:
@@ -155,6 +157,37 @@ def test_a_kept_promise_is_seen_on_the_page(tmp_path: Path) -> None:
     assert "2.00 s" in part
     assert "ok" in part
     assert "bad" not in part
+
+
+def test_a_remark_is_seen_on_the_page_and_in_the_figures(tmp_path: Path) -> None:
+    report = reported(tmp_path, recorded())
+    assert "†" not in page.overview(report)
+    report.tests[0].remarks.append("it <had> help")
+    part = page.overview(report)
+    assert part.count("†") == 2
+    assert "it &lt;had&gt; help" in part
+    assert report.as_json()["tests"][0]["remarks"] == ["it <had> help"]
+
+
+def test_remarks_are_taken_once() -> None:
+    journal.remark("it had help")
+    assert journal.take_remarks() == ["it had help"]
+    assert journal.take_remarks() == []
+
+
+def test_the_table_has_a_line_for_each_fault_and_the_remarks_below(tmp_path: Path) -> None:
+    report = reported(tmp_path, recorded(), recorded(lost=True), recorded(gate=0.5))
+    report.tests[0].remarks.append("it had help")
+    _, good, bad, late, remark = table(report)
+    assert good.startswith("the leader is killed (<pool>) †      1.10 s")
+    assert good.endswith("  ok")
+    assert bad.endswith("  messages lost")
+    assert late.endswith("  too long")
+    assert remark == "† the leader is killed (<pool>): it had help"
+
+
+def test_there_is_no_table_where_clients_felt_nothing(tmp_path: Path) -> None:
+    assert table(reported(tmp_path)) == []
 
 
 def test_a_failed_test_without_a_stream_is_on_the_page_with_its_reason() -> None:
