@@ -24,7 +24,9 @@ ALL = "all"
 # What measures a part: gives its text, each time there is more to say.
 PARTS: dict[Part, Callable[[argparse.Namespace], Iterator[str]]] = {
     Part.provisioning: lambda given: provisioning.measure(given.runs),
-    Part.failover: lambda given: failover.measure(given.runs, given.only or failover.SETTINGS),
+    Part.failover: lambda given: failover.measure(
+        given.runs, given.only or failover.SETTINGS, given.output.with_suffix("")
+    ),
     Part.throughput: lambda given: throughput.measure(given.runs),
 }
 
@@ -45,7 +47,7 @@ def main() -> int:
             for part in list(Part) if given.part == ALL else [Part(given.part)]:
                 for text in PARTS[part](given):
                     _write(given.output, part, text)
-    except (BenchmarkError, EventError, PlaybookError, OSError) as error:
+    except (BenchmarkError, EventError, PlaybookError, OSError, ValueError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -78,7 +80,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         type=_output,
         default=PROJECT / "docs" / "benchmarks.md",
         metavar="FILE",
-        help="what to write (default: docs/benchmarks.md)",
+        help="what to write, and figures below the same name without its ending (default: docs/benchmarks.md)",
     )
     given = parser.parse_args(arguments)
     if given.only and given.part not in (Part.failover, ALL):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.failover_report import Felt, Run, section
+from bench.failover_report import Felt, Series, section
 from bench.faults import FAULTS
 from bench.lab import PROJECT, BenchmarkError, Lab
 from bench.report import this_machine
@@ -22,8 +22,6 @@ from smoke.stream import SETTLE, Stream, flowing
 
 # Each is a directory below bench/settings, an inventory source over that of the lab; in the order of the document.
 SETTINGS = ("lan", "lan-4.3", "default", "book", "kolla-ansible", "openstack-ansible", "bosh")
-# Versions that settings may choose, by the name of the variable that does.
-TOLD = {"RabbitMQ": "rabbitmq_version", "Erlang": "rabbitmq_erlang_version"}
 # Seconds that a fault lasts at most: a node that went silent is given up by its peers after up to 75 s (net_ticktime).
 LONGEST = 90.0
 # So many seconds after a deployment is whole again it is looked at anew: what nodes say of partitions is up to 5 s old.
@@ -32,37 +30,49 @@ STILL = 6.0
 LINE = 300
 
 
-def measure(runs: int, names: Sequence[str]) -> Iterator[str]:
+def measure(runs: int, names: Sequence[str], kept: Path) -> Iterator[str]:
     """Measure every fault so many times with each of the settings; gives the section anew after each of them.
 
+    The section has what was measured with other settings before, too.
+
+    Args:
+        runs: how many times.
+        names: of the settings.
+        kept: the directory where results are kept from run to run.
+
     Raises:
-        BenchmarkError: it could not be measured with any of them.
+        BenchmarkError: with some of them nothing could be measured.
     """
-    run = Run(this_machine(), runs, LONGEST, datetime.now(UTC), {name: fault.gate for name, fault in FAULTS.items()})
+    failed = []
     for name in names:
         lab = Lab((PROJECT / "bench" / "settings" / name,))
+        series = Series(name, this_machine(), runs, datetime.now(UTC))
         try:
-            deployment = _deployed(lab, name)
-            run.versions = lab.versions()
-            own = {told: run.versions.pop(kind) for kind, told in TOLD.items()}
-            run.told[name] = {**own, **deployment.balancer.settings, **deployment.nodes[0].settings}
-            _measure(run, lab, name, deployment)
+            _measure(series, lab)
         except (BenchmarkError, PlaybookError) as error:
             # The others can be measured all the same.
-            run.broken[name] = _one_line(error)
-            print(f"{name}: {run.broken[name]}", flush=True)
-        if run.felt:
-            yield section(run)
-    if not run.felt:
-        raise BenchmarkError("nothing could be measured")
+            series.broken = _one_line(error)
+            print(f"{name}: {series.broken}", flush=True)
+        if not series.felt:
+            failed.append(name)
+            continue
+        series.save(kept)
+        measured = [series for series in (Series.load(kept, each) for each in SETTINGS) if series]
+        yield section(measured, {name: fault.gate for name, fault in FAULTS.items()}, LONGEST)
+    if failed:
+        raise BenchmarkError(f"nothing could be measured with {', '.join(failed)}")
 
 
-def _measure(run: Run, lab: Lab, name: str, deployment: Deployment) -> None:
-    for number in range(1, run.times + 1):
+def _measure(series: Series, lab: Lab) -> None:
+    name = series.settings
+    deployment = _deployed(lab, name)
+    series.versions = lab.versions()
+    series.told = {**deployment.balancer.settings, **deployment.nodes[0].settings}
+    for number in range(1, series.times + 1):
         for fault in FAULTS:
             felt = _once(deployment, name, fault)
-            run.felt.append(felt)
-            print(f"{name}, run {number} of {run.times}: {fault}: {felt}", flush=True)
+            series.felt.append(felt)
+            print(f"{name}, run {number} of {series.times}: {fault}: {felt}", flush=True)
             if not felt.whole:
                 deployment = _mended(lab, name, deployment)
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from pathlib import Path
 
-from bench.report import Machine, spread, table, times, versions_table
+from bench.report import Machine, spread, table, times
 from smoke import gates
 
 TEXT = """## What a failure costs, by settings
 
-Made by `make bench` on {date}; every fault was measured {times} with each of the settings. For each of them five hosts
-of the [lab](lab.md) were made anew, three nodes and two balancers with a virtual address.
+Made by `make bench`, or by `python -m bench failover --only SETTINGS`, which measures a column anew and leaves the
+others as they are; every figure is in `docs/benchmarks/`. For each of the settings five hosts of the [lab](lab.md) were
+made anew, three nodes and two balancers with a virtual address.
 
-{machine}
-
-{versions}
+{surroundings}
 
 The longest silence of deliveries or confirms that a stream of 50 messages/s through the virtual address felt, in
 seconds: median, and least to most where that differs. The gate is what is promised for the median (`smoke/gates.py`);
@@ -75,45 +76,95 @@ class Felt:
 
 
 @dataclass(slots=True)
-class Run:
-    """A run of the benchmark, as far as it has come.
+class Series:
+    """What was measured with one of the settings, in one go, as far as that has come.
 
     Attributes:
-        machine: where it runs.
-        times: how often each fault is measured.
-        longest: seconds that a fault lasts at most.
+        settings: their name.
+        machine: where it was measured.
+        times: how often each fault was to be measured.
         began: when.
-        gates: what is promised for the profile "lan", in seconds, by the name of the fault.
-        versions: of what the hosts run with all settings.
-        told: the variables in force, and the versions they chose, by the name of the settings.
+        versions: of what the hosts ran.
+        told: the variables in force.
         felt: what was measured.
-        broken: why settings could not be measured to the end.
+        broken: why it could not be measured to the end, if it could not.
     """
 
+    settings: str
     machine: Machine
     times: int
-    longest: float
     began: datetime
-    gates: Mapping[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    told: dict[str, dict[str, object]] = field(default_factory=dict)
+    told: dict[str, object] = field(default_factory=dict)
     felt: list[Felt] = field(default_factory=list)
-    broken: dict[str, str] = field(default_factory=dict)
+    broken: str = ""
+
+    def save(self, directory: Path) -> None:
+        """Keep it in a directory, in the place of what was measured with these settings before.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        directory.mkdir(exist_ok=True)
+        told = asdict(self) | {"began": self.began.isoformat(timespec="seconds")}
+        (directory / f"{self.settings}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path, settings: str) -> Series | None:
+        """Return what was measured with these settings and kept in a directory, None if nothing was.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is nothing that save() wrote.
+        """
+        file = directory / f"{settings}.json"
+        if not file.exists():
+            return None
+        try:
+            told = json.loads(file.read_text(encoding="utf-8"))
+            told["machine"], told["began"] = Machine(**told["machine"]), datetime.fromisoformat(told["began"])
+            return cls(**told | {"felt": [Felt(**one) for one in told["felt"]]})
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"{file} is no result of this benchmark: remove it, and measure again") from error
 
 
-def section(run: Run) -> str:
-    """Return the section of docs/benchmarks.md."""
+def section(measured: Sequence[Series], promised: Mapping[str, float], longest: float) -> str:
+    """Return the section of docs/benchmarks.md.
+
+    Args:
+        measured: a column for each.
+        promised: the gates of the profile "lan", in seconds, by the name of the fault.
+        longest: seconds that a fault lasts at most.
+    """
+    felt = [one for series in measured for one in series.felt]
     return TEXT.format(
-        date=run.began.date().isoformat(),
-        times=times(run.times),
-        machine=run.machine.table(),
-        versions=versions_table(run.versions),
-        longest=run.longest,
+        surroundings=_surroundings(measured),
+        longest=longest,
         khepri=gates.FROZEN,
-        silences=_silences(run.felt, run.gates),
-        lost=_lost(run.felt),
-        complaints=_complaints(run),
-        settings=_settings(run.told),
+        silences=_silences(felt, promised),
+        lost=_lost(felt),
+        complaints=_complaints(measured),
+        settings=_settings({series.settings: series.told for series in measured}),
+    )
+
+
+def _surroundings(measured: Sequence[Series]) -> str:
+    versions = dict.fromkeys(name for series in measured for name in series.versions)
+    return table(
+        ("settings", "measured", "on", "cores", "memory", "processor", "kernel", *versions),
+        [
+            (
+                series.settings,
+                times(series.times),
+                series.began.date().isoformat(),
+                str(series.machine.cores),
+                f"{series.machine.memory_gib:.0f} GiB",
+                series.machine.model,
+                series.machine.kernel,
+                *(series.versions.get(name, "") for name in versions),
+            )
+            for series in measured
+        ],
     )
 
 
@@ -146,9 +197,11 @@ def _lost(felt: Sequence[Felt]) -> str:
     return f"Of the confirmed messages were lost: {'; '.join(lost)}." if lost else "No confirmed message was lost."
 
 
-def _complaints(run: Run) -> str:
-    lines = [f"- {one.settings}, {one.fault}: {one.complaint}" for one in run.felt if one.complaint]
-    lines += [f"- {name}, given up: {why}" for name, why in run.broken.items()]
+def _complaints(measured: Sequence[Series]) -> str:
+    lines = [
+        f"- {one.settings}, {one.fault}: {one.complaint}" for series in measured for one in series.felt if one.complaint
+    ]
+    lines += [f"- {series.settings}, given up: {series.broken}" for series in measured if series.broken]
     return "What went wrong besides:\n\n" + "\n".join(dict.fromkeys(lines)) + "\n\n" if lines else ""
 
 

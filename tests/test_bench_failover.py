@@ -10,7 +10,7 @@ import pytest
 
 from bench import failover
 from bench.failover import SETTINGS, measure
-from bench.failover_report import Felt, Run, section
+from bench.failover_report import Felt, Series, section
 from bench.faults import FAULTS
 from bench.lab import INVENTORY, PROJECT, BenchmarkError, Lab
 from bench.report import Machine
@@ -38,11 +38,18 @@ def felt(silence: float | None, **others: Any) -> Felt:
     return Felt(**(usual | others), silence=silence)
 
 
-def text_of(*measured: Felt, broken: dict[str, str] | None = None) -> str:
-    told: dict[str, dict[str, object]] = {"book": {"haproxy_profile": "default", "haproxy_check": "tcp"}}
-    began = datetime(2026, 11, 25, tzinfo=UTC)
-    gates = {"killed": 0.7}
-    return section(Run(MACHINE, 3, 90, began, gates, {"RabbitMQ": "4.0.5"}, told, list(measured), broken or {}))
+BEGAN = datetime(2026, 11, 25, tzinfo=UTC)
+
+
+def series(name: str, *measured: Felt, broken: str = "") -> Series:
+    told: dict[str, object] = {"haproxy_profile": "default", "haproxy_check": "tcp"}
+    return Series(name, MACHINE, 3, BEGAN, {"RabbitMQ": "4.0.5"}, told, list(measured), broken)
+
+
+def text_of(*measured: Felt, broken: str = "") -> str:
+    names = dict.fromkeys(one.settings for one in measured)
+    columns = [series(name, *(one for one in measured if one.settings == name), broken=broken) for name in names]
+    return section(columns, {"killed": 0.7}, 90)
 
 
 def test_every_settings_has_its_directory() -> None:
@@ -79,7 +86,7 @@ def test_the_table_has_medians_with_their_spread() -> None:
     assert "| fault | book | lan | gate of `lan` |" in text
     assert "| killed | 2.0 (1.0 to 30.0) | 0.5 | 0.7 |" in text
     assert "No confirmed message was lost." in text
-    assert "measured 3 times" in text
+    assert "| book | 3 times | 2026-11-25 | 2 | 8 GiB | Processor | Linux 6.1 | 4.0.5 |" in text
 
 
 def test_the_table_marks_what_did_not_recover_by_itself() -> None:
@@ -100,9 +107,7 @@ def test_lost_messages_are_counted_and_their_fault_is_named() -> None:
 
 
 def test_settings_that_were_given_up_are_named() -> None:
-    assert "- bosh, given up: deployment of bosh failed\n" in text_of(
-        felt(2.0), broken={"bosh": "deployment of bosh failed"}
-    )
+    assert "- book, given up: a node was lost\n" in text_of(felt(2.0), broken="a node was lost")
 
 
 def test_the_settings_in_force_are_told() -> None:
@@ -160,25 +165,41 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
-def test_settings_that_cannot_be_deployed_do_not_end_the_benchmark(lab: list[str]) -> None:
-    first, second = measure(1, ["bosh", "lan"]), measure(1, ["lan", "bosh"])
-    (text,) = first
-    assert "| fault | lan | gate of `lan` |" in text
-    assert "| `rabbitmq_version` | 4.0.5 |" in text, "what settings may choose is told beside them"
-    assert "| HAProxy |\n| --- |\n| 3.0.11 |" in text
-    assert "- bosh, given up: deployment of bosh failed: rabbit1: Refuse it" in text
-    assert len(list(second)) == 2, "the section is there after each of the settings"
-    assert lab == ["bosh", "lan", "lan", "bosh"]
+def test_settings_that_cannot_be_deployed_do_not_keep_the_others_from_being_measured(
+    lab: list[str], tmp_path: Path
+) -> None:
+    measured = measure(1, ["bosh", "lan"], tmp_path / "kept")
+    assert "| fault | lan | gate of `lan` |" in next(measured)
+    with pytest.raises(BenchmarkError, match="nothing could be measured with bosh"):
+        next(measured)
+    assert lab == ["bosh", "lan"]
 
 
-def test_a_benchmark_without_a_figure_has_failed(lab: list[str]) -> None:
-    with pytest.raises(BenchmarkError, match="nothing could be measured"):
-        list(measure(1, ["bosh"]))
-    assert lab == ["bosh"]
+def test_settings_measured_before_keep_their_column(lab: list[str], tmp_path: Path) -> None:
+    (before,) = measure(1, ["book"], tmp_path)
+    (text,) = measure(1, ["lan"], tmp_path)
+    assert "| fault | book | gate of `lan` |" in before
+    assert "| fault | lan | book | gate of `lan` |" in text, "in the order of the document"
+    (text,) = measure(2, ["book"], tmp_path)
+    assert "| book | 2 times |" in text
+    assert lab == ["book", "lan", "book"]
 
 
-def test_the_next_fault_meets_a_deployment_that_is_whole(lab: list[str]) -> None:
-    list(measure(1, ["openstack-ansible"]))
+def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
+    whole = series("lan", felt(1.5), felt(None, complaint="nothing"), broken="a node was lost")
+    whole.save(tmp_path)
+    assert Series.load(tmp_path, "lan") == whole
+    assert Series.load(tmp_path, "book") is None
+
+
+def test_what_is_no_result_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "lan.json").write_text('{"settings": "lan"}')
+    with pytest.raises(ValueError, match=r"lan\.json is no result of this benchmark: remove it"):
+        Series.load(tmp_path, "lan")
+
+
+def test_the_next_fault_meets_a_deployment_that_is_whole(lab: list[str], tmp_path: Path) -> None:
+    list(measure(1, ["openstack-ansible"], tmp_path))
     assert lab.count("mended") == len(FAULTS)
 
 
