@@ -120,9 +120,14 @@ def record() -> Record:
 def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """The deployment, whole before the test and whole again after it."""
     deployment: Deployment = getattr(request, "param", request.config.stash[DEPLOYMENTS][0])
-    recovered(deployment, assert_whole)
+    disruptive = request.node.get_closest_marker("disruptive")
+    if disruptive:
+        recovered(deployment, assert_whole)
+    else:
+        # A deployment that the suite may not disrupt is not helped, either: that takes restarts.
+        assert_whole(deployment)
     yield deployment
-    if request.node.get_closest_marker("disruptive"):
+    if disruptive:
         if request.node.stash[FAILED]:
             heal(deployment)
             return
