@@ -104,6 +104,9 @@ def _output(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is not a file in a directory that exists")
+    if not path.suffix:
+        # Found out before hours of measuring: the figures get the name without it.
+        raise argparse.ArgumentTypeError(f"{text!r} has no ending, such as .md")
     return path
 
 

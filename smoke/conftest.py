@@ -121,11 +121,7 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """The deployment, whole before the test and whole again after it."""
     deployment: Deployment = getattr(request, "param", request.config.stash[DEPLOYMENTS][0])
     disruptive = request.node.get_closest_marker("disruptive")
-    if disruptive:
-        recovered(deployment, assert_whole)
-    else:
-        # A deployment that the suite may not disrupt is not helped, either: that takes restarts.
-        assert_whole(deployment)
+    met_whole(deployment, disruptive=disruptive is not None)
     yield deployment
     if disruptive:
         if request.node.stash[FAILED]:
@@ -137,6 +133,14 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
             # Still the failure of this test, but not of all that come after it.
             heal(deployment)
             raise
+
+
+def met_whole(deployment: Deployment, *, disruptive: bool) -> None:
+    """Insist that a deployment is whole before a test. Where that takes restarts, only a disruptive test may help."""
+    if disruptive:
+        recovered(deployment, assert_whole)
+    else:
+        assert_whole(deployment)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from smoke import aftermath, journal, management
+from smoke import aftermath, conftest, journal, management
 from smoke.deployment import Deployment, Node, PlaybookError
 from smoke.partition import left_apart, recovered
 
@@ -129,6 +129,18 @@ def test_a_partition_that_stays_is_ended_by_a_restart_and_told(make: Make) -> No
     assert nodes.restarted == ["c"]
     (remark,) = journal.take_remarks()
     assert "left a partition (c sees a partition); stop.yml and start.yml of c ended it" in remark
+
+
+def test_a_test_that_disrupts_nothing_does_not_end_a_partition_either(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = make(c=["a", "b"])
+    monkeypatch.setattr(conftest, "assert_whole", nodes.assert_none)
+    with pytest.raises(AssertionError, match="c sees a partition"):
+        conftest.met_whole(cast(Deployment, nodes), disruptive=False)
+    assert nodes.restarted == []
+    conftest.met_whole(cast(Deployment, nodes), disruptive=True)
+    assert nodes.restarted == ["c"]
 
 
 @pytest.mark.parametrize("handling", ["pause_minority", "autoheal"])
