@@ -25,7 +25,7 @@ ALL = "all"
 PARTS: dict[Part, Callable[[argparse.Namespace], Iterator[str]]] = {
     Part.provisioning: lambda given: provisioning.measure(given.runs),
     Part.failover: lambda given: failover.measure(
-        given.runs, given.only or failover.SETTINGS, given.output.with_suffix("")
+        given.runs, given.only or failover.SETTINGS, given.output.with_suffix(""), more=given.more
     ),
     Part.throughput: lambda given: throughput.measure(given.runs),
 }
@@ -76,6 +76,11 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"of the part failover, only these settings; repeat for more: {', '.join(failover.SETTINGS)}",
     )
     parser.add_argument(
+        "--more",
+        action="store_true",
+        help="of the part failover: add to the figures of earlier runs, instead of replacing them",
+    )
+    parser.add_argument(
         "--output",
         type=_output,
         default=PROJECT / "docs" / "benchmarks.md",
@@ -85,6 +90,8 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     if given.only and given.part not in (Part.failover, ALL):
         parser.error(f"argument --only: the part {given.part} has no settings to choose from")
+    if given.more and given.part != Part.failover:
+        parser.error(f"argument --more: only the part {Part.failover} keeps the figures of earlier runs")
     return given
 
 

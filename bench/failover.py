@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.failover_report import Felt, Series, section
+from bench.failover_report import Felt, Series, load, save, section
 from bench.faults import FAULTS
 from bench.lab import PROJECT, BenchmarkError, Lab
 from bench.report import this_machine
@@ -30,8 +30,8 @@ STILL = 6.0
 LINE = 300
 
 
-def measure(runs: int, names: Sequence[str], kept: Path) -> Iterator[str]:
-    """Measure every fault so many times with each of the settings; gives the section anew after each of them.
+def measure(runs: int, names: Sequence[str], kept: Path, *, more: bool = False) -> Iterator[str]:
+    """Measure every fault so many times with each of the settings; gives the section anew each time all were measured.
 
     The section has what was measured with other settings before, too.
 
@@ -39,42 +39,54 @@ def measure(runs: int, names: Sequence[str], kept: Path) -> Iterator[str]:
         runs: how many times.
         names: of the settings.
         kept: the directory where results are kept from run to run.
+        more: add to what is kept of these settings, instead of replacing it.
 
     Raises:
         BenchmarkError: with some of them nothing could be measured.
     """
     failed = []
     for name in names:
-        lab = Lab((PROJECT / "bench" / "settings" / name,))
-        series = Series(name, this_machine(), runs, datetime.now(UTC))
-        try:
-            _measure(series, lab)
-        except (BenchmarkError, PlaybookError) as error:
-            # The others can be measured all the same.
-            series.broken = _one_line(error)
-            print(f"{name}: {series.broken}", flush=True)
+        before = load(kept, name) if more else []
+        series = Series(name, this_machine(), datetime.now(UTC))
+        rounds = _rounds(series, Lab((PROJECT / "bench" / "settings" / name,)), runs, before)
+        while _another(rounds, series):
+            save(kept, [*before, series])
+            measured = [each for settings in SETTINGS for each in load(kept, settings)]
+            yield section(measured, {name: fault.gate for name, fault in FAULTS.items()}, LONGEST)
         if not series.felt:
             failed.append(name)
-            continue
-        series.save(kept)
-        measured = [series for series in (Series.load(kept, each) for each in SETTINGS) if series]
-        yield section(measured, {name: fault.gate for name, fault in FAULTS.items()}, LONGEST)
     if failed:
         raise BenchmarkError(f"nothing could be measured with {', '.join(failed)}")
 
 
-def _measure(series: Series, lab: Lab) -> None:
+def _another(rounds: Iterator[None], series: Series) -> bool:
+    """Measure all faults once more; False if there is nothing new to keep. What cannot go on says so in the series."""
+    known = len(series.felt)
+    try:
+        next(rounds, None)
+    except (BenchmarkError, PlaybookError) as error:
+        # Other settings can be measured all the same.
+        series.broken = _one_line(error)
+        print(f"{series.settings}: {series.broken}", flush=True)
+    return len(series.felt) > known
+
+
+def _rounds(series: Series, lab: Lab, runs: int, before: Sequence[Series]) -> Iterator[None]:
     name = series.settings
     deployment = _deployed(lab, name)
     series.versions = lab.versions()
     series.told = {**deployment.balancer.settings, **deployment.nodes[0].settings}
-    for number in range(1, series.times + 1):
+    if not all(each.is_of(series.versions, series.told) for each in before):
+        raise BenchmarkError("what is kept was measured with other versions or settings: measure anew, without --more")
+    for number in range(1, runs + 1):
+        series.times += 1
         for fault in FAULTS:
             felt = _once(deployment, name, fault)
             series.felt.append(felt)
-            print(f"{name}, run {number} of {series.times}: {fault}: {felt}", flush=True)
+            print(f"{name}, run {number} of {runs}: {fault}: {felt}", flush=True)
             if not felt.whole:
                 deployment = _mended(lab, name, deployment)
+        yield
 
 
 def _once(deployment: Deployment, name: str, fault: str) -> Felt:

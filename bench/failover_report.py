@@ -14,8 +14,8 @@ from smoke import gates
 TEXT = """## What a failure costs, by settings
 
 Made by `make bench`, or by `python -m bench failover --only SETTINGS`, which measures a column anew and leaves the
-others as they are; every figure is in `docs/benchmarks/`. For each of the settings five hosts of the [lab](lab.md) were
-made anew, three nodes and two balancers with a virtual address.
+others as they are, and with `--more` adds to its figures; all of them are in `docs/benchmarks/`. For each line of this
+table five hosts of the [lab](lab.md) were made anew, three nodes and two balancers with a virtual address.
 
 {surroundings}
 
@@ -82,8 +82,8 @@ class Series:
     Attributes:
         settings: their name.
         machine: where it was measured.
-        times: how often each fault was to be measured.
         began: when.
+        times: how often each fault was measured.
         versions: of what the hosts ran.
         told: the variables in force.
         felt: what was measured.
@@ -92,47 +92,60 @@ class Series:
 
     settings: str
     machine: Machine
-    times: int
     began: datetime
+    times: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     told: dict[str, object] = field(default_factory=dict)
     felt: list[Felt] = field(default_factory=list)
     broken: str = ""
 
-    def save(self, directory: Path) -> None:
-        """Keep it in a directory, in the place of what was measured with these settings before.
+    def is_of(self, versions: Mapping[str, str], told: Mapping[str, object]) -> bool:
+        """Say whether it was measured with these versions, and these variables in force."""
+        return (self.versions, self.told) == (versions, told)
 
-        Raises:
-            OSError: it cannot be written.
-        """
-        directory.mkdir(exist_ok=True)
-        told = asdict(self) | {"began": self.began.isoformat(timespec="seconds")}
-        (directory / f"{self.settings}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
-    @classmethod
-    def load(cls, directory: Path, settings: str) -> Series | None:
-        """Return what was measured with these settings and kept in a directory, None if nothing was.
+def save(directory: Path, measured: Sequence[Series]) -> None:
+    """Keep in a directory what was measured with one of the settings, in the place of what was kept of it before.
 
-        Raises:
-            OSError: it cannot be read.
-            ValueError: it is nothing that save() wrote.
-        """
-        file = directory / f"{settings}.json"
-        if not file.exists():
-            return None
-        try:
-            told = json.loads(file.read_text(encoding="utf-8"))
-            told["machine"], told["began"] = Machine(**told["machine"]), datetime.fromisoformat(told["began"])
-            return cls(**told | {"felt": [Felt(**one) for one in told["felt"]]})
-        except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(f"{file} is no result of this benchmark: remove it, and measure again") from error
+    Raises:
+        OSError: it cannot be written.
+    """
+    directory.mkdir(exist_ok=True)
+    told = [asdict(series) | {"began": series.began.isoformat(timespec="seconds")} for series in measured]
+    (directory / f"{measured[0].settings}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def load(directory: Path, settings: str) -> list[Series]:
+    """Return what was measured with these settings and kept in a directory.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is nothing that save() wrote.
+    """
+    file = directory / f"{settings}.json"
+    if not file.exists():
+        return []
+    try:
+        return [
+            Series(
+                **series
+                | {
+                    "machine": Machine(**series["machine"]),
+                    "began": datetime.fromisoformat(series["began"]),
+                    "felt": [Felt(**one) for one in series["felt"]],
+                }
+            )
+            for series in json.loads(file.read_text(encoding="utf-8"))
+        ]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{file} is no result of this benchmark: remove it, and measure again") from error
 
 
 def section(measured: Sequence[Series], promised: Mapping[str, float], longest: float) -> str:
     """Return the section of docs/benchmarks.md.
 
     Args:
-        measured: a column for each.
+        measured: a column for each of the settings.
         promised: the gates of the profile "lan", in seconds, by the name of the fault.
         longest: seconds that a fault lasts at most.
     """

@@ -151,10 +151,11 @@ def test_without_options_every_part_is_measured_five_times() -> None:
         (["--runs", "0"], "argument --runs: '0' is not a number from 1 to 100"),
         (["--only", "nobody"], "argument --only: invalid choice: 'nobody' (choose from 'lan', 'lan-4.3', 'default'"),
         (["throughput", "--only", "lan"], "argument --only: the part throughput has no settings to choose from"),
+        (["--more"], "argument --more: only the part failover keeps the figures of earlier runs"),
         (["--output", "/nowhere/at/all.md"], "argument --output: '/nowhere/at/all.md' is not a file in a directory"),
         (["--output", "figures"], "argument --output: 'figures' has no ending, such as .md"),
     ],
-    ids=["part", "runs", "settings", "settings of another part", "output", "no ending"],
+    ids=["part", "runs", "settings", "settings of another part", "more of another part", "output", "no ending"],
 )
 def test_bad_input_is_refused_in_one_line(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ import pytest
 
 from bench import failover
 from bench.failover import SETTINGS, measure
-from bench.failover_report import Felt, Series, section
+from bench.failover_report import Felt, Series, load, save, section
 from bench.faults import FAULTS
 from bench.lab import INVENTORY, PROJECT, BenchmarkError, Lab
 from bench.report import Machine
@@ -43,7 +43,7 @@ BEGAN = datetime(2026, 11, 25, tzinfo=UTC)
 
 def series(name: str, *measured: Felt, broken: str = "") -> Series:
     told: dict[str, object] = {"haproxy_profile": "default", "haproxy_check": "tcp"}
-    return Series(name, MACHINE, 3, BEGAN, {"RabbitMQ": "4.0.5"}, told, list(measured), broken)
+    return Series(name, MACHINE, BEGAN, 3, {"RabbitMQ": "4.0.5"}, told, list(measured), broken)
 
 
 def text_of(*measured: Felt, broken: str = "") -> str:
@@ -180,22 +180,65 @@ def test_settings_measured_before_keep_their_column(lab: list[str], tmp_path: Pa
     (text,) = measure(1, ["lan"], tmp_path)
     assert "| fault | book | gate of `lan` |" in before
     assert "| fault | lan | book | gate of `lan` |" in text, "in the order of the document"
-    (text,) = measure(2, ["book"], tmp_path)
+    *_, text = measure(2, ["book"], tmp_path)
     assert "| book | 2 times |" in text
     assert lab == ["book", "lan", "book"]
 
 
+@pytest.mark.usefixtures("lab")
+def test_figures_are_kept_and_told_each_time_all_faults_were_measured(tmp_path: Path) -> None:
+    measured = measure(2, ["lan"], tmp_path)
+    assert "| lan | once |" in next(measured)
+    assert len(load(tmp_path, "lan")[0].felt) == len(FAULTS)
+    assert "| lan | 2 times |" in next(measured)
+
+
+@pytest.mark.usefixtures("lab")
+def test_more_figures_are_added_to_those_that_are_kept(tmp_path: Path) -> None:
+    list(measure(1, ["lan"], tmp_path))
+    *_, text = measure(2, ["lan"], tmp_path, more=True)
+    assert text.index("| lan | once |") < text.index("| lan | 2 times |")
+    assert [len(series.felt) for series in load(tmp_path, "lan")] == [len(FAULTS), 2 * len(FAULTS)]
+    assert "| fault | lan | gate of `lan` |" in text, "one column"
+
+
+@pytest.mark.usefixtures("lab")
+def test_figures_of_other_versions_are_not_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list(measure(1, ["lan"], tmp_path))
+    before = load(tmp_path, "lan")
+    monkeypatch.setattr(Lab, "versions", lambda _: {"RabbitMQ": "4.3.6"})
+    with pytest.raises(BenchmarkError, match="nothing could be measured with lan"):
+        list(measure(1, ["lan"], tmp_path, more=True))
+    assert "other versions or settings: measure anew, without --more" in capsys.readouterr().out
+    assert load(tmp_path, "lan") == before
+
+
+@pytest.mark.usefixtures("lab")
+def test_what_was_measured_before_a_deployment_was_lost_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> Deployment:
+        raise BenchmarkError("it does not come back")
+
+    monkeypatch.setattr(failover, "_mended", lost)
+    (text,) = measure(2, ["openstack-ansible"], tmp_path)
+    assert "- openstack-ansible, given up: it does not come back" in text
+    assert len(load(tmp_path, "openstack-ansible")[0].felt) == 1
+
+
 def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
-    whole = series("lan", felt(1.5), felt(None, complaint="nothing"), broken="a node was lost")
-    whole.save(tmp_path)
-    assert Series.load(tmp_path, "lan") == whole
-    assert Series.load(tmp_path, "book") is None
+    whole = [series("lan", felt(1.5), felt(None, complaint="nothing"), broken="a node was lost"), series("lan")]
+    save(tmp_path, whole)
+    assert load(tmp_path, "lan") == whole
+    assert load(tmp_path, "book") == []
 
 
 def test_what_is_no_result_is_refused_by_its_name(tmp_path: Path) -> None:
-    (tmp_path / "lan.json").write_text('{"settings": "lan"}')
+    (tmp_path / "lan.json").write_text('[{"settings": "lan"}]')
     with pytest.raises(ValueError, match=r"lan\.json is no result of this benchmark: remove it"):
-        Series.load(tmp_path, "lan")
+        load(tmp_path, "lan")
 
 
 def test_the_next_fault_meets_a_deployment_that_is_whole(lab: list[str], tmp_path: Path) -> None:
