@@ -21,7 +21,7 @@ from smoke.outlive import FLOWING
 from smoke.stream import SETTLE, Stream, flowing
 
 # Each is a directory below bench/settings, an inventory source over that of the lab; in the order of the document.
-SETTINGS = ("lan", "lan-4.3", "default", "book", "kolla-ansible", "openstack-ansible", "bosh")
+SETTINGS = ("lan", "lan-4.3", "default", "default-4.3", "book", "kolla-ansible", "openstack-ansible", "bosh")
 # Seconds that a fault lasts at most: a node that went silent is given up by its peers after up to 75 s (net_ticktime).
 LONGEST = 90.0
 # So many seconds after a deployment is whole again it is looked at anew: what nodes say of partitions is up to 5 s old.

@@ -73,7 +73,7 @@ def test_settings_win_over_those_of_the_lab(name: str) -> None:
     assert {variable: variables[variable] for variable in of(name)} == of(name)
 
 
-@pytest.mark.parametrize("name", SETTINGS[3:])
+@pytest.mark.parametrize("name", SETTINGS[4:])
 def test_settings_of_others_have_none_of_our_ways_to_notice_a_failure(name: str) -> None:
     settings = of(name)
     assert (settings["deployment_profile"], settings["haproxy_shutdown_sessions"]) == ("default", False)
