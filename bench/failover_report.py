@@ -145,7 +145,7 @@ def section(measured: Sequence[Series], promised: Mapping[str, float], longest: 
     """Return the section of docs/benchmarks.md.
 
     Args:
-        measured: a column for each of the settings.
+        measured: in the order of the columns; what was measured with the same settings becomes one column.
         promised: the gates of the profile "lan", in seconds, by the name of the fault.
         longest: seconds that a fault lasts at most.
     """
