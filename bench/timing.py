@@ -42,6 +42,7 @@ PHASE_OF_PLAY = {
     ("rabbitmq.yml", "Give replicas to the nodes that an interrupted run has left without"): Phase.form,
     ("rabbitmq.yml", "Let nodes serve again that an interrupted run has drained"): Phase.form,
     ("rabbitmq.yml", "Put servers back into the pool that an interrupted run has left out"): Phase.form,
+    ("rabbitmq.yml", "Let all nodes of a cluster go by the same net_ticktime"): Phase.roll,
     ("rabbitmq.yml", "Let balancers ask whether a node sees its peers"): Phase.balance,
     ("rabbitmq.yml", "Bring the nodes that differ up to date, one at a time"): Phase.roll,
 }

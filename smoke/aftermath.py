@@ -29,7 +29,10 @@ MARGIN = 5
 
 
 def assert_whole(deployment: Deployment, within: float = HEALING) -> None:
-    """Insist that every node sees every node running and no partition, and every balancer every server UP."""
+    """Insist that every node sees every node running and no partition, and every balancer every server UP.
+
+    And that nodes go by the net_ticktime that they were given: they take over that of their peers (rabbit_misc.erl, rpc_call).
+    """
     for node in deployment.nodes:
         eventually(partial(_complete, deployment, node), within=within, what=f"{node.name} sees all nodes run")
     for balancer in deployment.balancers:
@@ -105,7 +108,8 @@ def assert_avoided(deployment: Deployment, *bad: Node) -> None:
 
 def _complete(deployment: Deployment, node: Node) -> bool:
     members = management.get(deployment, node, "nodes")
-    missing = {peer.nodename for peer in deployment.peers(node)} ^ {member["name"] for member in members}
+    peers = {peer.nodename: peer for peer in deployment.peers(node)}
+    missing = peers.keys() ^ {member["name"] for member in members}
     assert not missing, f"the members are {[member['name'] for member in members]}"
     unwell = {
         member["name"]: {name: member.get(name) for name in ("running", "partitions")}
@@ -113,6 +117,11 @@ def _complete(deployment: Deployment, node: Node) -> bool:
         if not member.get("running") or member.get("partitions")
     }
     assert not unwell, f"{unwell}"
+    for member in members:
+        given = int(str(peers[member["name"]].settings["rabbitmq_net_ticktime"]))
+        # Not known in the first seconds of a node.
+        taken = member.get("net_ticktime", given)
+        assert taken == given, f"{member['name']} goes by a net_ticktime of {taken} s instead of {given} s"
     return True
 
 

@@ -79,7 +79,11 @@ def test_a_changed_configuration_reaches_one_node_at_a_time(
         with flowing(deployment, rate=rate) as stream:
             begin = time.monotonic()
             before = Uptimes(deployment)
-            deployment.playbook("site", extra={"rabbitmq_settings": {"channel_max": 1000}})
+            ticktime = 5 + int(str(deployment.nodes[0].settings["rabbitmq_net_ticktime"]))
+            changed = {"rabbitmq_settings": {"channel_max": 1000}, "rabbitmq_net_ticktime": ticktime}
+            deployment.playbook("site", extra=changed)
+            # Nodes take over that of peers that have not changed yet.
+            assert ticktimes(deployment) == [ticktime] * len(deployment.nodes)
             assert before.restarted() == {node.name for node in deployment.nodes}, "a node did not restart"
             stream.wait_for(Kind.delivery, int(RATE), since=time.monotonic(), what="messages flow after the change")
             stream.finish()
@@ -114,6 +118,11 @@ def changes(recap: str) -> set[str]:
     hosts = re.findall(r"(?m)^(\S+)\s+: ok=.*changed=(\d+)", recap)
     assert hosts, f"this names no host: {recap[-2000:]}"
     return {host for host, changed in hosts if changed != "0"}
+
+
+def ticktimes(deployment: Deployment) -> list[int]:
+    """Return the net_ticktime that each node goes by, in seconds."""
+    return [int(node["net_ticktime"]) for node in management.get(deployment, deployment.nodes[0], "nodes")]
 
 
 def plugins(deployment: Deployment) -> list[list[str]]:

@@ -47,13 +47,15 @@ def member(name: str, **changes: object) -> dict[str, object]:
         ([member("rabbit@a"), member("rabbit@b", running=False)], "'running': False"),
         ([member("rabbit@a", partitions=["rabbit@b"]), member("rabbit@b")], r"'partitions': \['rabbit@b'\]"),
         ([member("rabbit@a")], r"the members are \['rabbit@a'\]"),
+        ([member("rabbit@a", net_ticktime=10), member("rabbit@b", net_ticktime=60)], "rabbit@b goes by .* 60 s instead of 10 s"),
     ],
-    ids=["whole", "down", "partitioned", "forgotten"],
+    ids=["whole", "down", "partitioned", "forgotten", "ticktime"],
 )
-def test_a_cluster_is_whole_if_each_member_runs_and_sees_no_partition(
+def test_a_cluster_is_whole_if_each_member_runs_as_it_was_given_and_sees_no_partition(
     members: list[dict[str, object]], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = [SimpleNamespace(name=name, nodename=f"rabbit@{name}") for name in ("a", "b")]
+    settings = {"rabbitmq_net_ticktime": 10}
+    nodes = [SimpleNamespace(name=name, nodename=f"rabbit@{name}", settings=settings) for name in ("a", "b")]
     deployment = cast(Deployment, SimpleNamespace(nodes=nodes, balancers=[], peers=lambda _: nodes))
     monkeypatch.setattr(management, "get", lambda *_: members)
     with pytest.raises(AssertionError, match=complaint) if complaint else nullcontext():

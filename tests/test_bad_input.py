@@ -126,6 +126,13 @@ def test_an_inventory_without_any_host_is_refused(preflight: RunPreflight) -> No
     run.assert_nothing_changed()
 
 
+def test_ticktimes_that_differ_within_a_cluster_are_refused(preflight: RunPreflight) -> None:
+    differing = "{{ 10 if inventory_hostname == groups['rabbitmq'] | first else 60 }}"
+    preflight(nodes=2, rabbitmq_net_ticktime=differing).assert_refused(
+        "rabbitmq_net_ticktime must be the same for all nodes of a cluster", "have 10, 60"
+    )
+
+
 def test_two_nodes_of_one_name_are_refused(preflight: RunPreflight) -> None:
     preflight(nodes=2, rabbitmq_nodename="rabbit@localhost").assert_refused(
         "Two nodes have the same rabbitmq_nodename", "rabbit@localhost", "a name of its own"

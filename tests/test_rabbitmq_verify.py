@@ -11,10 +11,9 @@ from tests.management_api import INVENTORY, PASSWORD, Api, Ran, run
 Verify = Callable[..., Ran]
 
 
-def members(*running: str, down: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    return [{"name": name, "running": True, "mem_alarm": False, "disk_free_alarm": False} for name in running] + [
-        {"name": name, "running": False} for name in down
-    ]
+def members(*running: str, down: tuple[str, ...] = (), ticktime: int = 60) -> list[dict[str, Any]]:
+    well = {"running": True, "net_ticktime": ticktime, "mem_alarm": False, "disk_free_alarm": False}
+    return [{"name": name, **well} for name in running] + [{"name": name, "running": False} for name in down]
 
 
 @pytest.fixture
@@ -67,6 +66,12 @@ def test_a_partition_is_refused_with_how_to_end_it(verify: Verify) -> None:
     assert ran.status != 0
     assert "is partitioned, each side having gone on without the other: rabbit@c is apart from rabbit@a. " in ran.output
     assert "playbooks/stop.yml and then playbooks/start.yml" in ran.output
+
+
+def test_a_node_that_took_over_the_ticktime_of_a_peer_is_refused(verify: Verify) -> None:
+    ran = verify(members(*INVENTORY, ticktime=10))
+    assert ran.status != 0
+    assert "rabbit@a goes by a net_ticktime of 10 s, which it took over from a peer, and not by the " in ran.output
 
 
 def test_a_member_that_the_inventory_does_not_name_gets_a_warning(verify: Verify) -> None:
