@@ -31,7 +31,7 @@ MARGIN = 5
 def assert_whole(deployment: Deployment, within: float = HEALING) -> None:
     """Insist that every node sees every node running and no partition, and every balancer every server UP.
 
-    And that nodes go by the net_ticktime that they were given: they take over that of their peers (rabbit_misc.erl, rpc_call).
+    And that nodes go by the net_ticktime they were given, which they take over from peers (rabbit_misc:rpc_call/5).
     """
     for node in deployment.nodes:
         eventually(partial(_complete, deployment, node), within=within, what=f"{node.name} sees all nodes run")

@@ -47,7 +47,10 @@ def member(name: str, **changes: object) -> dict[str, object]:
         ([member("rabbit@a"), member("rabbit@b", running=False)], "'running': False"),
         ([member("rabbit@a", partitions=["rabbit@b"]), member("rabbit@b")], r"'partitions': \['rabbit@b'\]"),
         ([member("rabbit@a")], r"the members are \['rabbit@a'\]"),
-        ([member("rabbit@a", net_ticktime=10), member("rabbit@b", net_ticktime=60)], "rabbit@b goes by .* 60 s instead of 10 s"),
+        (
+            [member("rabbit@a", net_ticktime=10), member("rabbit@b", net_ticktime=60)],
+            "rabbit@b goes by .* 60 s instead of 10 s",
+        ),
     ],
     ids=["whole", "down", "partitioned", "forgotten", "ticktime"],
 )
