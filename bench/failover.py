@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ SETTINGS = ("lan", "lan-4.3", "default", "default-4.3", "book", "kolla-ansible",
 LONGEST = 90.0
 # So many seconds after a deployment is whole again it is looked at anew: what nodes say of partitions is up to 5 s old.
 STILL = 6.0
+# Where the history of each fault is, by settings, begin of the series, round and fault: python -m smoke.judge FILE.
+HISTORIES = PROJECT / "bench" / "histories"
 # So much is told of what went wrong, in characters.
 LINE = 300
 
@@ -81,7 +84,7 @@ def _rounds(series: Series, lab: Lab, runs: int, before: Sequence[Series]) -> It
     for number in range(1, runs + 1):
         series.times += 1
         for fault in FAULTS:
-            felt = _once(deployment, name, fault)
+            felt = _once(deployment, name, fault, _history(series, number, fault))
             series.felt.append(felt)
             print(f"{name}, run {number} of {runs}: {fault}: {felt}", flush=True)
             if not felt.whole:
@@ -89,8 +92,13 @@ def _rounds(series: Series, lab: Lab, runs: int, before: Sequence[Series]) -> It
         yield
 
 
-def _once(deployment: Deployment, name: str, fault: str) -> Felt:
-    """Let clients feel a fault. Whatever goes wrong is a result."""
+def _history(series: Series, number: int, fault: str) -> Path:
+    words = (series.settings, f"{series.began:%Y%m%dT%H%M%S}", str(number), *re.findall(r"\w+", fault))
+    return HISTORIES / f"{'-'.join(words)}.jsonl.gz"
+
+
+def _once(deployment: Deployment, name: str, fault: str, history: Path) -> Felt:
+    """Let clients feel a fault, and keep their history. Whatever goes wrong is a result."""
     felt = Felt(name, fault)
     try:
         with flowing(deployment) as stream:
@@ -119,8 +127,9 @@ def _once(deployment: Deployment, name: str, fault: str) -> Felt:
         # Whatever the clients, the API or Ansible raise in a deployment that is broken on purpose.
         return replace(felt, whole=False, complaint=felt.complaint or _one_line(error))
     finally:
-        # Histories, which are kept for a report of the smoke suite otherwise.
-        journal.take()
+        for recording in journal.take():
+            history.parent.mkdir(exist_ok=True)
+            recording.history.save(history)
     return felt
 
 

@@ -14,8 +14,9 @@ from smoke import gates
 TEXT = """## What a failure costs, by settings
 
 Made by `make bench`, or by `python -m bench failover --only SETTINGS`, which measures a column anew and leaves the
-others as they are, and with `--more` adds to its figures; all of them are in `docs/benchmarks/`. For each line of this
-table five hosts of the [lab](lab.md) were made anew, three nodes and two balancers with a virtual address.
+others as they are, and with `--more` adds to its figures; all of them are in `docs/benchmarks/`, and the history of
+each fault is in `bench/histories/`, where it was measured. For each line of this table five hosts of the [lab](lab.md)
+were made anew, three nodes and two balancers with a virtual address.
 
 {surroundings}
 

@@ -14,8 +14,11 @@ from bench.failover_report import Felt, Series, load, save, section
 from bench.faults import FAULTS
 from bench.lab import INVENTORY, PROJECT, BenchmarkError, Lab
 from bench.report import Machine
+from smoke import journal
 from smoke.deployment import Deployment
-from smoke.stream import Stream
+from smoke.history import History, Kind
+from smoke.stream import RATE, Stream
+from smoke.topology import QueueType
 from tests.rendering import ROLES, ROOT, inventory_variables, read_yaml
 
 OVERLAYS = PROJECT / "bench/settings"
@@ -127,15 +130,21 @@ def test_a_fault_that_messages_do_not_survive_is_a_result() -> None:
     assert not failover._flows(cast(Stream, Silent()))
 
 
-def test_whatever_goes_wrong_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_goes_wrong_is_a_result_and_its_history_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @contextmanager
     def broken(_: Deployment) -> Iterator[None]:
+        with journal.recording(journal.Recording(History(), QueueType.QUORUM, RATE)):
+            journal.note(Kind.fault, "a node was frozen")
         raise KeyError(f"{PROJECT}/smoke and\n{Path.home()}/.rabbitproof")
         yield
 
     monkeypatch.setattr(failover, "flowing", broken)
-    got = failover._once(cast(Deployment, None), "book", next(iter(FAULTS)))
+    got = failover._once(cast(Deployment, None), "book", next(iter(FAULTS)), tmp_path / "kept" / "1.jsonl.gz")
     assert (got.silence, got.whole, got.complaint) == (None, False, r"'smoke and\n~/.rabbitproof'")
+    (event,) = History.load(tmp_path / "kept" / "1.jsonl.gz").events()
+    assert event.detail == "a node was frozen"
 
 
 @pytest.fixture
@@ -159,7 +168,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         failover,
         "_once",
-        lambda _, name, fault: Felt(name, fault, 1.0, recovered=True, whole=name != "openstack-ansible"),
+        lambda _, name, fault, __: Felt(name, fault, 1.0, recovered=True, whole=name != "openstack-ansible"),
     )
     monkeypatch.setattr(Lab, "versions", lambda _: {"RabbitMQ": "4.0.5", "Erlang": "27", "HAProxy": "3.0.11"})
     return made
