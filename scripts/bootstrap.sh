@@ -35,6 +35,7 @@ fi
 
 say "making .venv (once for every change of requirements.txt)"
 "$python" -m venv --clear .venv
-.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
+# What is used is compiled when it is used first: of the thousands of files in the package "ansible", few ever are.
+.venv/bin/pip install --quiet --disable-pip-version-check --no-compile --require-hashes --requirement requirements.txt
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 touch .venv/installed
