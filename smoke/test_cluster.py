@@ -16,6 +16,12 @@ def test_every_node_reports_the_same_members_all_running(deployment: Deployment)
         assert management.running(deployment, node) == members, f"as seen from {node.name}"
 
 
+def test_the_management_interface_of_every_node_has_what_it_opens_with(deployment: Deployment) -> None:
+    """The overview says more than any other answer, among it the options of every listener, which are not all JSON."""
+    for node in deployment.nodes:
+        assert management.get(deployment, node, "overview")["node"] == node.nodename
+
+
 def test_the_balancer_reports_every_server_up(deployment: Deployment) -> None:
     up = {node.name: "UP" for node in deployment.nodes}
 

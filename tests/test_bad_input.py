@@ -194,11 +194,12 @@ def test_an_agent_that_nobody_would_run_is_refused(preflight: RunPreflight) -> N
         {"rabbitmq_net_ticktime": 0},
         {"rabbitmq_net_setuptime": 0},
         {"rabbitmq_peer_user_timeout": -1},
+        {"rabbitmq_client_user_timeout": 32513},
         {"rabbitmq_settings": {"net_ticktime": 30}},
         {"rabbitmq_settings": {"raft.adaptive_failure_detector.poll_interval": 500}},
         {"rabbitmq_client_user_timeout": 1000, "rabbitmq_settings": {"tcp_listen_options.backlog": 4096}},
     ],
-    ids=["tick", "setup", "negative", "net_ticktime", "poll", "listen options"],
+    ids=["tick", "setup", "negative", "too long", "net_ticktime", "poll", "listen options"],
 )
 def test_times_of_detection_that_cannot_be_or_are_set_twice_are_refused(
     given: dict[str, Any], preflight: RunPreflight

@@ -1,4 +1,5 @@
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,13 @@ def test_a_user_timeout_of_0_is_not_written(option: str, value: Any) -> None:
     text = render("advanced.config", "rabbitmq", given | {option: value})
     text += render("rabbitmq-env.conf", "rabbitmq", given | {option: value})
     assert "raw" not in text
+
+
+@pytest.mark.parametrize(("given", "written"), [(1, 256), (300, 256), (5000, 5120), (32512, 32512)], ids="{:d}".format)
+def test_a_user_timeout_of_clients_is_one_that_the_management_api_can_show(given: int, written: int) -> None:
+    text = render("advanced.config", "rabbitmq", NODE | {"rabbitmq_client_user_timeout": given})
+    assert f"{{raw, {{6, 18, <<{written}:32/native>>}}}}" in text
+    assert written.to_bytes(4, sys.byteorder).isascii()
 
 
 def test_a_given_value_wins_over_the_profile() -> None:
