@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable
 from http.client import HTTPException
 from typing import Any
@@ -115,6 +116,13 @@ def remove(deployment: Deployment, topology: Topology) -> None:
     node = deployment.nodes[0]
     delete(deployment, node, f"queues/%2F/{quote(topology.queue, safe='')}")
     delete(deployment, node, f"exchanges/%2F/{quote(topology.exchange, safe='')}")
+
+
+def remove_queues(deployment: Deployment, node: Node, names: re.Pattern[str]) -> None:
+    """Remove the queues of a node's cluster whose names are such."""
+    for queue in get(deployment, node, "queues?columns=name"):
+        if names.fullmatch(queue["name"]):
+            delete(deployment, node, f"queues/%2F/{quote(queue['name'], safe='')}")
 
 
 def _request(deployment: Deployment, node: Node, method: str, path: str, within: float = PATIENCE) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 import uuid
@@ -31,6 +32,8 @@ from smoke.whereabouts import Whereabouts
 RATE = 50.0
 # What the hosts of a deployment of its own have to stand, in messages per second.
 BUSY = 500.0
+# The names of queues.
+NAMES = re.compile("smoke-[0-9a-f]{8}")
 # How long everything confirmed has to arrive once publishing has stopped, in seconds. RabbitMQ 4.3 hands out what a
 # lost consumer held only after 60 s (consumer_disconnected_timeout).
 SETTLE = 90.0
