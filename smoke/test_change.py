@@ -89,7 +89,7 @@ def test_a_changed_configuration_reaches_one_node_at_a_time(
             stream.finish()
             record(stream.verdict(since=begin), gate=promised(deployment, ROLLED))
     finally:
-        # Nodes that do not run are configured and started together, in half the time of one after the other.
+        # Nodes that do not run are configured and started together, which is quicker than one after the other.
         deployment.stop(*deployment.nodes)
         deployment.playbook("rabbitmq")
 

