@@ -162,8 +162,8 @@ def heal(deployment: Deployment) -> None:
         # Nodes that run and do not see each other any more find together only by a restart.
         deployment.stop(*deployment.nodes)
         deployment.start(*deployment.nodes)
-    # One that was removed while the cluster was partitioned may be back, without a member that everybody counts.
-    for node in deployment.nodes:
-        management.remove_queues(deployment, node, NAMES)
     deployment.playbook("site")
     assert_whole(deployment)
+    # A queue that was removed while the cluster was partitioned may be back, without a member that everybody counts.
+    for node in deployment.nodes:
+        management.remove_queues(deployment, node, NAMES)

@@ -32,7 +32,7 @@ from smoke.whereabouts import Whereabouts
 RATE = 50.0
 # What the hosts of a deployment of its own have to stand, in messages per second.
 BUSY = 500.0
-# The names of queues.
+# What the queues of streams are called.
 NAMES = re.compile("smoke-[0-9a-f]{8}")
 # How long everything confirmed has to arrive once publishing has stopped, in seconds. RabbitMQ 4.3 hands out what a
 # lost consumer held only after 60 s (consumer_disconnected_timeout).
