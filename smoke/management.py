@@ -64,7 +64,7 @@ def uptime(deployment: Deployment, node: Node) -> int:
 
 def queue(deployment: Deployment, node: Node, topology: Topology) -> dict[str, Any]:
     """Return the queue of a topology as one node sees it."""
-    found = get(deployment, node, f"queues/%2F/{quote(topology.queue, safe='')}")
+    found = get(deployment, node, _queue(topology.queue))
     assert isinstance(found, dict)
     return found
 
@@ -114,15 +114,19 @@ def unbind(deployment: Deployment, topology: Topology) -> None:
 def remove(deployment: Deployment, topology: Topology) -> None:
     """Remove the queue and the exchange of a topology."""
     node = deployment.nodes[0]
-    delete(deployment, node, f"queues/%2F/{quote(topology.queue, safe='')}")
+    delete(deployment, node, _queue(topology.queue))
     delete(deployment, node, f"exchanges/%2F/{quote(topology.exchange, safe='')}")
 
 
 def remove_queues(deployment: Deployment, node: Node, names: re.Pattern[str]) -> None:
     """Remove the queues of a node's cluster whose names are such."""
-    for queue in get(deployment, node, "queues?columns=name"):
+    for queue in get(deployment, node, "queues/%2F?columns=name"):
         if names.fullmatch(queue["name"]):
-            delete(deployment, node, f"queues/%2F/{quote(queue['name'], safe='')}")
+            delete(deployment, node, _queue(queue["name"]))
+
+
+def _queue(name: str) -> str:
+    return f"queues/%2F/{quote(name, safe='')}"
 
 
 def _request(deployment: Deployment, node: Node, method: str, path: str, within: float = PATIENCE) -> bytes:
