@@ -89,8 +89,11 @@ class Verdict:
         dead_lettered: messages that a queue gave up, and that were delivered from where it sent them.
         lost: confirmed, and neither delivered nor dead-lettered. A failure.
         lost_where: prefix, middle or tail of what their producers sent; all if nothing of it was delivered.
-        unacknowledged: confirmed and delivered, but never processed to the end: handed to a consumer that lost its
-            channel or gave it back, and not handed out again. A failure, once producers and consumers were stopped.
+        vanished: attempts that were confirmed and never delivered, although another attempt of their message was: the
+            broker lost them, and only its producer's doubt saved the message. A failure.
+        unacknowledged: with an attempt that was confirmed and delivered, but never processed to the end: handed to a
+            consumer that lost its channel or gave it back, and not handed out again. A failure, once producers and
+            consumers were stopped.
         abandoned: published and never confirmed by any attempt, although the producer says that it left nothing
             undone. A failure.
         unknown: published, neither confirmed nor returned nor delivered; the broker never promised anything.
@@ -101,8 +104,8 @@ class Verdict:
         republished: duplicates that the producer made by another attempt.
         unexplained: attempts delivered more than once without the flag; RabbitMQ guarantees that a message without
             it was not seen before (documentation, "Reliability Guide"). A failure.
-        misordered: first attempts, first delivered after a later message of their producer; redelivered ones do not
-            count. A failure; empty unless it was asked for.
+        misordered: first attempts that a consumer got after a later message of their producer; what it had before
+            comes again, and does not count. A failure; empty unless it was asked for.
         nacked: attempts that the broker refused.
         delivery_count: the highest that a delivery came with.
         delivery_gap: the longest silence between deliveries.
@@ -118,6 +121,7 @@ class Verdict:
     dead_lettered: tuple[Key, ...]
     lost: tuple[Key, ...]
     lost_where: str
+    vanished: tuple[Identity, ...]
     unacknowledged: tuple[Key, ...]
     abandoned: tuple[Key, ...]
     unknown: tuple[Key, ...]
@@ -145,6 +149,7 @@ class Verdict:
         """Name each promise that was broken, the worst first."""
         messages: list[tuple[str, Sequence[Key] | Sequence[Identity]]] = [
             (f"LOST {{}} ({self.lost_where})", self.lost),
+            ("CONFIRMED and never delivered, but for another attempt {}", self.vanished),
             ("NEVER ACKNOWLEDGED {}", self.unacknowledged),
             ("GIVEN UP by their producer {}", self.abandoned),
             ("NEVER PUBLISHED but delivered {}", self.phantom),
@@ -198,7 +203,8 @@ def judge(
 
     published = _copies(seen[Kind.publish])
     returned = _copies(seen[Kind.returned])
-    confirmed = _keys(_copies(seen[Kind.confirm]) - returned)
+    promised = _copies(seen[Kind.confirm]) - returned
+    confirmed = _keys(promised)
     possible = published - returned
 
     deliveries = [event for event in seen[Kind.delivery] if event.producer]
@@ -220,14 +226,15 @@ def judge(
     twice = {place: count - 1 for place, count in fresh.items() if count > 1}
 
     silent = _keys(published) - confirmed - delivered - dead
-    settled = _keys(_copies(chain(seen[Kind.ack], seen[Kind.rejected])))
+    settled = _copies(chain(seen[Kind.ack], seen[Kind.rejected]))
     return Verdict(
         confirmed=len(confirmed),
         delivered=len(delivered),
         dead_lettered=tuple(sorted(dead)),
         lost=tuple(sorted(lost)),
         lost_where=_where(lost, delivered),
-        unacknowledged=tuple(sorted((confirmed & delivered) - settled)),
+        vanished=_identities(copy for copy in promised - handed_out if copy[:2] not in lost),
+        unacknowledged=tuple(sorted(_keys((promised & arrived) - settled) & delivered)),
         abandoned=tuple(sorted(_abandoned(seen[Kind.publish], seen[Kind.finished]) - confirmed)),
         unknown=tuple(sorted(silent - _keys(returned))),
         returned=tuple(sorted(silent & _keys(returned))),
@@ -338,21 +345,25 @@ def _where(lost: set[Key], delivered: set[Key]) -> str:
 
 
 def _abandoned(published: Iterable[Event], finished: Iterable[Event]) -> set[Key]:
-    content = {event.client for event in finished}
-    return {(event.producer, event.sequence) for event in published if event.client in content}
+    content = {event.producer for event in finished}
+    return {(event.producer, event.sequence) for event in published if event.producer in content}
 
 
 def _misordered(deliveries: Iterable[Event]) -> set[Copy]:
     found: set[Copy] = set()
-    latest: dict[str, int] = {}
-    # Whatever comes again, by the broker or by the producer, comes late; it says nothing of the order in the queue.
+    latest: dict[tuple[str, str], int] = {}
+    had: set[tuple[str, Copy]] = set()
+    # Each consumer by itself: two threads do not report in the order of what happened.
     for event in sorted(deliveries, key=_at):
-        if event.redelivered or event.attempt > 1 or event.dead_lettered:
+        copy = (event.producer, event.sequence, event.attempt)
+        # What the producer sends again comes late; what a consumer gets again says nothing of the order in the queue.
+        if event.attempt > 1 or event.dead_lettered or (event.redelivered and (event.client, copy) in had):
             continue
-        if event.sequence < latest.get(event.producer, 0):
-            found.add((event.producer, event.sequence, event.attempt))
+        had.add((event.client, copy))
+        if event.sequence < latest.get((event.client, event.producer), 0):
+            found.add(copy)
         else:
-            latest[event.producer] = event.sequence
+            latest[event.client, event.producer] = event.sequence
     return found
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
 from smoke import balancer_stats, journal, management
-from smoke.aftermath import assert_healed
+from smoke.aftermath import assert_avoided, assert_healed
 from smoke.deployment import Balancer, Deployment, Node
 from smoke.gates import promised
 from smoke.history import Kind
@@ -44,6 +44,7 @@ def outlive(deployment: Deployment, record: Record, fault: Fault, *, gate: float
         begin = time.monotonic()
         with fault(victim):
             assert_down(deployment, victim, silent=True)
+            assert_avoided(deployment, victim)
             survived(stream, begin, f"messages flow without {victim.name}")
         assert_up(deployment, victim)
         flow(stream, f"messages flow with {victim.name} back")

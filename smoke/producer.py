@@ -213,7 +213,7 @@ class Producer:
             self._ended = True
             self._changed.notify_all()
         if error is None and self.unconfirmed == 0:
-            self._report(Kind.finished)
+            self._report(Kind.finished, Identity(self.producer, 0, 0))
 
     def _take(self, sending: _Sending) -> None:
         self._wait(sending)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pika
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
 from smoke import aftermath, journal, management
@@ -161,6 +162,7 @@ class Stream:
         self.stop_publishing()
         eventually(self._settled, within=SETTLE, every=0.5, what="every confirmed message is processed")
         if self._deployment.clustered:
+            eventually(self._empty, within=SETTLE, every=0.5, what=f"{self.topology.queue} is empty")
             aftermath.assert_no_orphans(self._deployment, self.topology)
             aftermath.assert_replicated(self._deployment)
         self._consumer.stop()
@@ -195,25 +197,40 @@ class Stream:
     def _settled(self) -> bool:
         verdict = judge(self.history.events())
         assert not verdict.lost, verdict.sentence()
+        assert not verdict.vanished, verdict.sentence()
         assert not verdict.unacknowledged, verdict.sentence()
         return True
 
-    def _removed(self) -> bool:
-        endpoint = self._deployment.endpoint
+    def _empty(self) -> bool:
+        # The broker answers from the queue itself, not from figures that it collected some seconds ago.
         try:
-            with pika.BlockingConnection(
-                pika.ConnectionParameters(
-                    endpoint.host,
-                    endpoint.port,
-                    credentials=pika.PlainCredentials(self._deployment.user, self._deployment.password),
-                )
-            ) as connection:
-                channel = connection.channel()
+            with self._channel() as channel:
+                count = channel.queue_declare(self.topology.queue, passive=True).method.message_count
+        except AMQPError as error:
+            raise AssertionError(f"not told how many messages it has: {error!r}") from error
+        assert count == 0, f"{count} messages"
+        return True
+
+    def _removed(self) -> bool:
+        try:
+            with self._channel() as channel:
                 channel.queue_delete(self.topology.queue)
                 channel.exchange_delete(self.topology.exchange)
                 return True
         except AMQPError:
             return False
+
+    @contextmanager
+    def _channel(self) -> Iterator[BlockingChannel]:
+        endpoint = self._deployment.endpoint
+        with pika.BlockingConnection(
+            pika.ConnectionParameters(
+                endpoint.host,
+                endpoint.port,
+                credentials=pika.PlainCredentials(self._deployment.user, self._deployment.password),
+            )
+        ) as connection:
+            yield connection.channel()
 
     def _publish(self) -> None:
         number = 0

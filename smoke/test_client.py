@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from smoke import journal, management
+from smoke.broken import SLOW
 from smoke.companion import Companion
 from smoke.consumer import Consumer
 from smoke.deployment import Deployment
@@ -178,7 +179,7 @@ def test_the_order_is_kept_when_the_single_active_consumer_loses_its_connection(
     deployment: Deployment, record: Record
 ) -> None:
     with (
-        flowing(deployment, like=Topology(single_active_consumer=True)) as stream,
+        flowing(deployment, like=Topology(single_active_consumer=True), clients=SLOW) as stream,
         consuming(deployment, stream.topology, stream, "standby"),
     ):
         flow(stream, "messages flow to the active consumer", client="consumer")
@@ -189,6 +190,8 @@ def test_the_order_is_kept_when_the_single_active_consumer_loses_its_connection(
             close(deployment, stream, "consumer")
             stream.wait_for(Kind.lost, 1, since=begin, client="consumer", what="the active consumer notices")
         flow(stream, "messages flow to the other consumer", client="standby")
+        again = [event for event in stream.events(Kind.delivery, since=begin, client="standby") if event.redelivered]
+        assert again, "the active consumer had nothing in hand: this test proves nothing"
         stream.finish()
         stream.assert_undisturbed("producer", "standby", since=begin)
         record(stream.verdict(since=begin, ordered=True))

@@ -33,11 +33,11 @@ def test_a_node_is_killed_while_another_one_is_restarted(deployment: Deployment,
         except PlaybookError as error:
             refusals.append(error)
 
+    run = threading.Thread(target=change, name="site.yml")
     try:
         with flowing(deployment) as stream:
             before = Uptimes(deployment)
             begin = time.monotonic()
-            run = threading.Thread(target=change, name="site.yml")
             run.start()
             eventually(
                 lambda: balancer_stats.statuses(deployment.balancer)[first.name] != "UP",
@@ -56,6 +56,8 @@ def test_a_node_is_killed_while_another_one_is_restarted(deployment: Deployment,
             stream.finish()
             record(stream.verdict(since=begin))
     finally:
+        if run.ident:
+            run.join()
         deployment.start(*deployment.nodes)
         deployment.playbook("rabbitmq")
 

@@ -225,6 +225,24 @@ def test_a_message_given_back_and_never_handed_out_again_is_a_fault() -> None:
     assert verdict.unacknowledged == (("p", 1),)
 
 
+def test_an_attempt_that_was_confirmed_is_not_saved_by_another_one_that_arrived() -> None:
+    story = Story().published(1).delivered(1).published(1, attempt=2).confirmed(1, attempt=2)
+    verdict = story.judge()
+    assert not verdict.ok
+    assert verdict.vanished == (Identity("p", 1, 2),)
+    assert (verdict.lost, verdict.delivered) == ((), 1)
+    assert story.delivered(1, attempt=2).judge().ok
+
+
+def test_a_message_that_is_lost_is_not_said_to_have_vanished_as_well() -> None:
+    assert Story().sent(1).judge().vanished == ()
+
+
+def test_an_attempt_that_is_not_acknowledged_is_not_saved_by_another_one_that_is() -> None:
+    story = Story().published(1).delivered(1).published(1, attempt=2).confirmed(1, attempt=2)
+    assert story.delivered(1, attempt=2, acked=False).judge().unacknowledged == (("p", 1),)
+
+
 def test_a_message_given_back_and_handed_out_again_is_no_fault() -> None:
     story = Story().sent(1).delivered(1, acked=False).tell(Kind.requeued, 1)
     assert story.delivered(1, redelivered=True).judge().ok
@@ -241,7 +259,7 @@ def test_a_message_that_arrived_unconfirmed_was_abandoned_all_the_same() -> None
 
 
 def test_a_producer_that_ends_without_saying_so_has_abandoned_nothing() -> None:
-    verdict = Story().published(1).tell(Kind.finished, 0, client="another").judge()
+    verdict = Story().published(1).tell(Kind.finished, 0, producer="another").judge()
     assert verdict.ok
     assert verdict.abandoned == ()
 
@@ -294,6 +312,19 @@ def test_what_comes_again_comes_late_and_is_not_out_of_order() -> None:
     story = Story().sent(1, 2, 3).published(1, attempt=2).confirmed(1, attempt=2).delivered(1, 2, 3)
     story.delivered(2, redelivered=True).delivered(1, attempt=2)
     assert judge(story.events, ordered=True).ok
+
+
+def test_what_the_next_consumer_gets_again_only_after_something_newer_is_out_of_order() -> None:
+    story = Story().sent(1, 2, 3).tell(Kind.delivery, 1, client="gone").tell(Kind.delivery, 2, client="gone")
+    story.tell(Kind.delivery, 3, client="next").tell(Kind.delivery, 2, client="next", redelivered=True)
+    assert judge(story.events, ordered=True).misordered == (Identity("p", 2, 1),)
+
+
+def test_what_the_last_consumer_reports_late_is_not_out_of_order() -> None:
+    story = Story().sent(1, 2, 3).delivered(1)
+    story.tell(Kind.delivery, 2, client="next", redelivered=True).tell(Kind.ack, 2, client="next")
+    story.tell(Kind.delivery, 3, client="next").tell(Kind.ack, 3, client="next").tell(Kind.delivery, 2)
+    assert judge(story.events, ordered=True).misordered == ()
 
 
 def test_the_order_is_that_of_each_producer() -> None:
