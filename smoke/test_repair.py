@@ -104,6 +104,7 @@ def test_hosts_that_are_down_stop_nothing_from_which_limit_leaves_them_out(hosts
     (idle,) = (balancer for balancer in hosts.balancers if balancer != hosts.holder())
     with switched(hosts, idle, off="kill", on="start"):
         hosts.playbook("restart", [first])
+        hosts.playbook("site", [*hosts.nodes, *(balancer for balancer in hosts.balancers if balancer != idle)])
     assert before.restarted() == {first.name}
 
     with switched(hosts, last, off="kill", on="start"):

@@ -126,6 +126,17 @@ def test_an_inventory_without_any_host_is_refused(preflight: RunPreflight) -> No
     run.assert_nothing_changed()
 
 
+def test_a_profile_that_is_wrong_for_one_host_stops_the_run_for_all(preflight: RunPreflight) -> None:
+    run = preflight(deployment_profile="{{ 'quick' if inventory_hostname == 'balancer_0' else 'lan' }}")
+    run.assert_refused("deployment_profile is quick; it must be one of: default, lan")
+    assert "Refuse bad variables of the nodes" not in run.output
+
+
+def test_a_balancer_of_no_node_is_refused(preflight: RunPreflight) -> None:
+    cluster = "{{ 'orders' if inventory_hostname == 'rabbit_0' else 'rabbitmq' }}"
+    preflight(rabbitmq_cluster_name=cluster).assert_refused("balancer_0 has no node", "rabbitmq_cluster_name")
+
+
 def test_ticktimes_that_differ_within_a_cluster_are_refused(preflight: RunPreflight) -> None:
     differing = "{{ 10 if inventory_hostname == groups['rabbitmq'] | first else 60 }}"
     preflight(nodes=2, rabbitmq_net_ticktime=differing).assert_refused(

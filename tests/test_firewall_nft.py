@@ -28,7 +28,8 @@ def wired(group: str, **options: Any) -> dict[str, Any]:
         "keepalived_vip": "10.0.0.100/24",
         "keepalived_peers": ["10.0.0.22"],
     }
-    rules = read_trusted(ROOT / f"playbooks/group_vars/{group}.yml")["firewall_rules"]
+    variables = read_trusted(ROOT / f"playbooks/group_vars/{group}.yml")
+    rules = variables["deployment_node_rules" if group == "rabbitmq" else "deployment_balancer_rules"]
     return deployment | {"firewall_enabled": True, "firewall_rules": rules} | options
 
 

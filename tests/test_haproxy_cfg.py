@@ -138,7 +138,15 @@ def test_a_configuration_that_only_gives_a_warning_is_a_complaint(haproxy: str, 
 
 @pytest.mark.parametrize(
     ("version", "check"),
-    [("3.10.8", "amqp"), ("4.0.5", "amqp"), ("4.1.0", "amqp"), ("4.1.1", "http"), ("4.2.9", "http"), ("4.3.6", "http")],
+    [
+        ("", "amqp"),
+        ("3.10.8", "amqp"),
+        ("4.0.5", "amqp"),
+        ("4.1.0", "amqp"),
+        ("4.1.1", "http"),
+        ("4.2.9", "http"),
+        ("4.3.6", "http"),
+    ],
 )
 def test_auto_is_the_best_check_that_the_brokers_have(version: str, check: str) -> None:
     chosen = configuration(haproxy_check="auto", haproxy_broker_version=version)

@@ -297,6 +297,19 @@ def test_a_server_with_an_agent_is_added_with_its_last_resort(balancer: Balancer
     assert agents == {"rabbit4": 2, "rabbit4:last-resort": 0}
 
 
+def test_what_is_out_of_the_pool_is_put_back_last_resorts_as_well(balancer: Balancer) -> None:
+    servers = [server | {"agent_port": 1} for server in balancer.options["haproxy_servers"]]
+    balancer.write(haproxy_servers=servers)
+    balancer.start()
+    out = ["rabbit1", "rabbit2:last-resort"]
+    for name in out:
+        balancer.ask(f"set server {SECTION}/{name} state maint")
+    assert balancer.read("__haproxy_pool_out") == out
+    task = "admit | Put back the servers that an interrupted run took out"
+    balancer.shell(command("admit", task, balancer.options, None))
+    assert balancer.read("__haproxy_pool_out") == []
+
+
 @pytest.mark.parametrize(("before", "after"), [("amqp", "http"), ("http", "amqp"), ("http", "http")])
 def test_a_reload_keeps_who_is_drained_and_takes_everything_else_from_the_new_file(
     before: str, after: str, balancer: Balancer

@@ -191,6 +191,10 @@ def test_a_feature_is_one_of_the_versions_that_have_it(feature: str, versions: s
     assert (feature in features) == (version in versions)
 
 
+def test_nothing_is_a_feature_of_a_version_that_is_not_known_yet() -> None:
+    assert evaluate("__rabbitmq_features", "rabbitmq", NODE | {"rabbitmq_deployed_version": ""}) == []
+
+
 def test_every_series_that_is_supported_is_tried_here() -> None:
     assert {version.rpartition(".")[0] for version in VERSIONS} == set(
         role_variables("rabbitmq", NODE)["__rabbitmq_series"]

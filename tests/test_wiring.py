@@ -69,6 +69,15 @@ def test_two_clusters_in_one_pool_are_no_peers_and_have_one_balancer(host: str) 
     assert value(WARREN, host, "rabbitmq_balancers[0].section") == "warren"
 
 
+def test_a_host_that_is_node_and_balancer_lets_in_what_both_need(tmp_path: Path) -> None:
+    groups = {group: {"hosts": {"both": {"ansible_host": "10.0.0.1"}}} for group in ("rabbitmq", "haproxy")}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": groups}}))
+    both = inventory_variables("both", facts=DEPLOYED, inventory=tmp_path)
+    given = {"rabbitmq_amqp_port": 5672, "rabbitmq_management_port": 15672, "rabbitmq_address": "10.0.0.1"}
+    names = evaluate("firewall_rules | map(attribute='name')", "firewall", both | given)
+    assert [name.split()[0] for name in names] == ["AMQP", "Management", "The", "AMQP", "Statistics"]
+
+
 def test_a_pool_of_two_clusters_has_the_nodes_of_both_one_of_them_standing_by() -> None:
     assert value(WARREN, "lb1", "deployment_cluster_nodes") == []
     assert value(WARREN, "lb1", "haproxy_servers | map(attribute='name')") == ["rabbit1", "rabbit2"]
