@@ -45,25 +45,27 @@ def measure(runs: int, names: Sequence[str], kept: Path, *, more: bool = False) 
         more: add to what is kept of these settings, instead of replacing it.
 
     Raises:
-        BenchmarkError: with some of them nothing could be measured.
+        BenchmarkError: with some of them not every run could be measured to its end.
     """
     failed = []
     for name in names:
         before = load(kept, name) if more else []
         series = Series(name, this_machine(), datetime.now(UTC))
         rounds = _rounds(series, Lab((PROJECT / "bench" / "settings" / name,)), runs, before)
-        while _another(rounds, series):
+        while _another(rounds, series) or (series.broken and series.felt):
             save(kept, [*before, series])
             measured = [each for settings in SETTINGS for each in load(kept, settings)]
             yield section(measured, {name: fault.gate for name, fault in FAULTS.items()}, LONGEST)
-        if not series.felt:
-            failed.append(name)
+            if series.broken:
+                break
+        if series.broken:
+            failed.append(f"{name} ({series.times} of {runs} runs)")
     if failed:
-        raise BenchmarkError(f"nothing could be measured with {', '.join(failed)}")
+        raise BenchmarkError(f"could not be measured to the end: {', '.join(failed)}")
 
 
 def _another(rounds: Iterator[None], series: Series) -> bool:
-    """Measure all faults once more; False if there is nothing new to keep. What cannot go on says so in the series."""
+    """Measure all faults once more; False if there is nothing new to keep: half a round is none."""
     known = len(series.felt)
     try:
         next(rounds, None)
@@ -71,6 +73,7 @@ def _another(rounds: Iterator[None], series: Series) -> bool:
         # Other settings can be measured all the same.
         series.broken = _one_line(error)
         print(f"{series.settings}: {series.broken}", flush=True)
+        del series.felt[known:]
     return len(series.felt) > known
 
 
@@ -82,13 +85,13 @@ def _rounds(series: Series, lab: Lab, runs: int, before: Sequence[Series]) -> It
     if not all(each.is_of(series.versions, series.told) for each in before):
         raise BenchmarkError("what is kept was measured with other versions or settings: measure anew, without --more")
     for number in range(1, runs + 1):
-        series.times += 1
         for fault in FAULTS:
             felt = _once(deployment, name, fault, _history(series, number, fault))
             series.felt.append(felt)
             print(f"{name}, run {number} of {runs}: {fault}: {felt}", flush=True)
             if not felt.whole:
                 deployment = _mended(lab, name, deployment)
+        series.times += 1
         yield
 
 

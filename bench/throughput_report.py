@@ -114,4 +114,5 @@ def _rates(rates: Sequence[Rate]) -> str:
 
 def _cell(rates: Sequence[Rate]) -> str:
     measured = [one.per_second for one in rates if one.per_second is not None]
-    return spread(measured, "{:.0f}") if measured else "not measured"
+    missing = f", {len(measured)} of {len(rates)}" if len(measured) < len(rates) else ""
+    return spread(measured, "{:.0f}") + missing if measured else "not measured"

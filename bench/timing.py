@@ -36,6 +36,8 @@ PHASE_OF_FILE = {
     "objects.yml": Phase.objects,
     "verify.yml": Phase.verify,
 }
+# The play that takes one node at a time, and is not begun at all without one.
+ONE_AT_A_TIME = "Bring the nodes that differ up to date, one at a time"
 PHASE_OF_PLAY = {
     ("rabbitmq.yml", "Compare what runs with what should run"): Phase.compare,
     ("rabbitmq.yml", "Start the nodes that do not run, together"): Phase.form,
@@ -44,7 +46,7 @@ PHASE_OF_PLAY = {
     ("rabbitmq.yml", "Put servers back into the pool that an interrupted run has left out"): Phase.form,
     ("rabbitmq.yml", "Let all nodes of a cluster go by the same net_ticktime"): Phase.roll,
     ("rabbitmq.yml", "Let balancers ask whether a node sees its peers"): Phase.balance,
-    ("rabbitmq.yml", "Bring the nodes that differ up to date, one at a time"): Phase.roll,
+    ("rabbitmq.yml", ONE_AT_A_TIME): Phase.roll,
 }
 
 # What Ansible does by itself, on the control machine.
@@ -172,12 +174,11 @@ def _unix(timestamp: str) -> float:
 
 
 def _nodes_rolled(run: list[dict[str, Any]]) -> int:
-    """Count the batches of the play that takes one node at a time and is not begun at all without a node."""
+    """Count the batches of the play that takes one node at a time."""
     rolled, rolling = 0, False
     for event in run:
         if event["_event"] == "v2_playbook_on_play_start":
-            name = event["play"]["name"]
-            rolling = PHASE_OF_PLAY.get(("rabbitmq.yml", name)) == Phase.roll
+            rolling = event["play"]["name"] == ONE_AT_A_TIME
         elif rolling and event["_event"] == "v2_playbook_on_task_start":
             rolled, rolling = rolled + 1, False
     return rolled

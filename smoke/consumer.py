@@ -312,6 +312,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return options.fail("consumer", "some messages were not acknowledged; the broker delivers them again")
     except FatalError as error:
         return options.fail("consumer", str(error))
+    if why := options.unprinted():
+        return options.fail("consumer", why)
     return 0
 
 

@@ -92,7 +92,7 @@ def _hosts(deployment: Deployment, groups: Groups) -> Groups:
     try:
         facts = deployment.facts()
     except PlaybookError:
-        return groups
+        return {name: {**group, "system": "not known: not every host answered"} for name, group in groups.items()}
     balancers = {balancer.name for balancer in deployment.balancers}
     for host, said in facts.items():
         group = groups.setdefault(host, {})

@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +21,8 @@ from smoke.topology import QueueType, Topology
 
 # How often a command that waits looks for a signal, in seconds: a handler may not touch a lock, so it only notes.
 POLL = 0.2
+# What could not be printed, and why.
+_unprinted: list[OSError] = []
 
 _NOTICES = {
     Kind.connected: "connected to {where}",
@@ -162,8 +165,11 @@ def print_received(message: Message) -> None:
     """
     try:
         _print(f"Received: {message}")
-    except BrokenPipeError:
-        signal.raise_signal(signal.SIGTERM)
+    except OSError as error:
+        if _end_command(error):
+            # Until the command has ended its consumer: given back at once, the message would come again at once, until
+            # its queue gives it up.
+            time.sleep(5 * POLL)
         raise
 
 
@@ -171,8 +177,14 @@ def print_confirmed(message: Message) -> None:
     """Print a confirmed message; end the command if nobody reads that any more."""
     try:
         _print(f"Confirmed: {message}")
-    except OSError:
-        signal.raise_signal(signal.SIGTERM)
+    except OSError as error:
+        _end_command(error)
+
+
+def unprinted() -> str:
+    """Return why the command could not print what it should have, empty if it could or nobody was left to read it."""
+    error = next((error for error in _unprinted if not isinstance(error, BrokenPipeError)), None)
+    return f"its output could not be written: {error}" if error else ""
 
 
 def print_notice(event: Event) -> None:
@@ -187,6 +199,15 @@ def fail(name: str, why: str) -> int:
     """Print one line on stderr and return the exit code of a failure."""
     print(f"{name}: {why}", file=sys.stderr)
     return 1
+
+
+def _end_command(error: OSError) -> bool:
+    """End the command as SIGTERM does; True the first time. A second signal would kill it."""
+    _unprinted.append(error)
+    if len(_unprinted) > 1:
+        return False
+    signal.raise_signal(signal.SIGTERM)
+    return True
 
 
 def _print(line: str) -> None:

@@ -157,7 +157,8 @@ def _rates(axes: Axes, timeline: Timeline, kinds: dict[str, list[float]], shown:
     # What was held up arrives at once: such a peak would press everything else to the floor.
     peak = max(*counted["delivered"], *counted["published"])
     top = min(peak, 2.5 * timeline.rate) * 1.12
-    axes.set_ylim(0, top)
+    # Where nothing flowed there is nothing to be seen, but the marks.
+    axes.set_ylim(0, top or timeline.rate)
     for rate, at in zip(counted["delivered"], edges, strict=False):
         if rate > top and rate == peak:
             # Below the captions of the marks.

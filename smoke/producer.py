@@ -409,6 +409,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.fail("producer", f"{unconfirmed} of the messages published were not confirmed")
     if not complete and not signals.received:
         return options.fail("producer", f"not all messages could be published within {given.timeout:g} s")
+    if why := options.unprinted():
+        return options.fail("producer", why)
     return 0
 
 

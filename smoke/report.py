@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -94,6 +95,10 @@ _TOLD = {
 }
 
 
+# Outcomes of which people want to know why.
+FAILED = ("failed", "interrupted")
+
+
 def sentence(nodeid: str) -> str:
     """Return what people read for pytest's name of a test: words, and the variant in brackets."""
     return nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ").replace("[", " (").replace("]", ")")
@@ -105,7 +110,7 @@ class Case:
 
     Attributes:
         nodeid: pytest's name for it.
-        outcome: passed, failed or skipped.
+        outcome: passed, failed, skipped, or interrupted: somebody ended the run before the test had ended.
         seconds: how long it took, with its fixtures.
         why: what went wrong in a line, or why it was skipped.
         remarks: what its figures do not say.
@@ -113,7 +118,7 @@ class Case:
     """
 
     nodeid: str
-    outcome: str = "passed"
+    outcome: str = "interrupted"
     seconds: float = 0.0
     why: str = ""
     remarks: list[str] = field(default_factory=list)
@@ -131,11 +136,14 @@ class Case:
 
     def word(self, stream: Stream) -> str:
         """Say in a word or two what came out for one of its streams: "ok", or what was worst."""
+        if not stream.judged:
+            # What is missing had no time to arrive: the queue was removed as the test failed.
+            return self.outcome
         if not stream.verdict.ok:
             return "messages lost" if stream.verdict.lost else "messages wrong"
         if stream.within is False:
             return "too long"
-        return "failed" if self.outcome == "failed" else "ok"
+        return self.outcome if self.outcome in FAILED else "ok"
 
     def keep(self, recordings: list[Recording], directory: Path) -> None:
         """Judge the streams that the test did not, and store all histories in a directory.
@@ -181,16 +189,16 @@ class Report:
             (test, stream)
             for test in self.tests
             for stream in test.streams
-            if stream.recording.kept or test.outcome == "failed"
+            if stream.recording.kept or test.outcome in FAILED
         ]
 
     def sentence(self) -> str:
         """Say what the run amounts to."""
-        count = {outcome: sum(test.outcome == outcome for test in self.tests) for outcome in ("passed", "failed")}
-        streams = [stream for _, stream in self.faults]
+        count = Counter(test.outcome for test in self.tests)
+        streams = [stream for _, stream in self.faults if stream.judged]
         lost = sum(len(stream.verdict.lost) for stream in streams)
         confirmed = sum(stream.verdict.confirmed for stream in streams)
-        failed = f"{count['failed']} failed, " if count["failed"] else ""
+        failed = "".join(f"{count[outcome]} {outcome}, " for outcome in FAILED if count[outcome])
         messages = f"; of {confirmed} confirmed messages {lost or 'none'} {'were' if lost > 1 else 'was'} lost"
         return f"{failed}{count['passed']} passed{messages if streams else ''}."
 

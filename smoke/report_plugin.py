@@ -82,14 +82,17 @@ class ReportPlugin:
         if report.outcome != "passed" and test.outcome != "failed":
             test.outcome, test.why = report.outcome, _why(report)
         if report.when == "teardown":
-            test.keep(journal.take(), DIRECTORY / "histories")
-            test.remarks = journal.take_remarks()
+            if test.outcome == "interrupted":
+                test.outcome = "passed"
+            self._keep(test)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         """Write the figures."""
         if not self._report.tests:
             return
+        if self._test.outcome == "interrupted":
+            self._keep(self._test)
         if self._report.faults:
             self._report.versions = environment.versions(self._deployments)
             self._report.settings = environment.settings(self._deployments)
@@ -100,6 +103,10 @@ class ReportPlugin:
             known = self._cache.get(DURATIONS, {})
             passed = {test.nodeid: test.seconds for test in self._report.tests if test.outcome == "passed"}
             self._cache.set(DURATIONS, {**known, **passed})
+
+    def _keep(self, test: Case) -> None:
+        test.keep(journal.take(), DIRECTORY / "histories")
+        test.remarks = journal.take_remarks()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print what each fault cost."""

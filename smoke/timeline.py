@@ -200,10 +200,12 @@ def _clients(events: Iterable[Event], end: float, names: Mapping[str, str]) -> t
     spans: defaultdict[str, list[Span]] = defaultdict(list)
     for event in events:
         client = event.client
-        if event.kind is Kind.ready:
-            since[client] = event.at
+        if event.kind is Kind.connected:
             where.pop(client, None)
-        elif event.kind is Kind.located and client in since:
+        elif event.kind is Kind.ready:
+            since[client] = event.at
+        elif event.kind is Kind.located:
+            # Before it is ready, too: declaring takes its time after a failover.
             where[client] = names.get(event.where, event.where)
         elif event.kind is Kind.lost and client in since:
             spans[client].append(Span(since.pop(client), event.at, where.pop(client, "?")))

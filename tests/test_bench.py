@@ -52,6 +52,12 @@ def test_a_node_in_its_turn_is_counted_and_a_play_without_nodes_is_none() -> Non
     assert timing(nobody, STARTED, ENDED).nodes_rolled == 0
 
 
+def test_a_play_for_all_nodes_is_no_node_in_its_turn() -> None:
+    task = {"_event": "v2_playbook_on_task_start", "task": {"name": "Let them go by that of the inventory"}}
+    together = [play("Let all nodes of a cluster go by the same net_ticktime", 5), task]
+    assert timing(together, STARTED, ENDED).nodes_rolled == 0
+
+
 def test_what_ran_on_a_host_is_counted_by_kind() -> None:
     counts = run().counts
     assert (counts.tasks, counts.executions, counts.changed) == (8, 8, 3)

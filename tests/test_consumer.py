@@ -3,9 +3,11 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 from pika import amqp_object, spec
@@ -488,11 +490,13 @@ def test_a_connection_lost_during_a_stop_is_not_made_again() -> None:
 
 
 @contextmanager
-def command(port: int, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def command(
+    port: int, *arguments: str, stdout: int | IO[str] = subprocess.PIPE, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """Run the consumer as an operator does: as a file, from wherever."""
     process = subprocess.Popen(
         [sys.executable, str(CONSUMER), "127.0.0.1", str(port), *arguments],
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         cwd="/",
@@ -603,15 +607,32 @@ def test_the_command_ends_when_nobody_reads_what_it_prints_and_does_not_acknowle
         link.serve_consumer()
         assert process.stdout is not None
         process.stdout.close()
-        link.deliver("hello")
-        methods = {type(link.expect(amqp_object.Method)) for _ in range(2)}
-        assert methods == {spec.Basic.Reject, spec.Basic.Cancel}
+        for tag in (1, 2):
+            link.deliver("hello", tag=tag)
+        methods = Counter(type(link.expect(amqp_object.Method)) for _ in range(3))
+        assert methods == {spec.Basic.Reject: 2, spec.Basic.Cancel: 1}
         link.send(spec.Basic.CancelOk("cluster_test"))
         link.serve_close()
 
     with Peer(script) as peer, command(peer.port) as process:
         process.wait(PATIENCE)
     assert process.returncode == 0
+
+
+def test_the_command_says_so_when_what_it_prints_cannot_be_written() -> None:
+    def script(link: Link) -> None:
+        link.serve_consumer()
+        link.deliver("hello")
+        methods = [type(link.expect(amqp_object.Method)) for _ in range(2)]
+        # First it ends its consumer: what it gives back before that would come again.
+        assert methods == [spec.Basic.Cancel, spec.Basic.Reject]
+        link.send(spec.Basic.CancelOk("cluster_test"))
+        link.serve_close()
+
+    with Peer(script) as peer, Path("/dev/full").open("w") as full, command(peer.port, stdout=full) as process:
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "consumer: its output could not be written: [Errno 28]" in err
 
 
 def refuse_login(link: Link) -> None:

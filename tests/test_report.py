@@ -96,6 +96,21 @@ def test_a_stream_whose_test_failed_before_its_verdict_is_shown(tmp_path: Path) 
     assert len(report.faults) == 1
 
 
+@pytest.mark.parametrize("outcome", ["failed", "interrupted"])
+def test_what_a_stream_that_was_not_judged_had_no_time_to_deliver_is_not_said_to_be_lost(
+    outcome: str, tmp_path: Path
+) -> None:
+    entry = recorded(lost=True, kept=False)
+    entry.verdict = None
+    report = reported(tmp_path, entry)
+    report.tests[0].outcome = outcome
+    assert report.sentence() == f"1 {outcome}, 0 passed."
+    assert "messages lost" not in page.overview(report)
+    line = table(report)[1].split()
+    assert line[-1] == outcome
+    assert "–" in line
+
+
 def test_recordings_are_taken_once() -> None:
     with journal.recording(recorded()):
         pass

@@ -74,6 +74,16 @@ def test_a_client_is_on_a_node_from_its_readiness_to_its_loss_wherever_it_was_lo
     )
 
 
+def test_a_connection_that_is_located_before_it_is_ready_is_there() -> None:
+    events = [
+        Event(0.0, Kind.connected, "consumer"),
+        Event(0.5, Kind.located, "consumer", where="rabbit"),
+        Event(3.0, Kind.ready, "consumer"),
+        Event(9.0, Kind.delivery, "consumer"),
+    ]
+    assert timeline(events, rate=10).clients == (Lane("consumer", (Span(3.0, 9.0, "rabbit"),)),)
+
+
 def test_a_node_is_called_by_its_name_in_the_inventory() -> None:
     events = [Event(0.0, Kind.ready, "consumer"), Event(1.0, Kind.located, "consumer", where="rabbit@host")]
     assert timeline(events, rate=10, names={"rabbit@host": "mq1"}).clients == (Lane("consumer", (Span(0, 1, "mq1"),)),)
@@ -150,6 +160,11 @@ def test_a_gap_that_is_plain_to_see_needs_no_close_up() -> None:
 
 def test_a_stream_without_a_gap_needs_no_close_up() -> None:
     assert close_up(timeline(stream(), rate=10)) is None
+
+
+def test_a_history_in_which_nothing_flowed_can_be_drawn() -> None:
+    events = [Event(0.0, Kind.connecting, "producer"), Event(3.0, Kind.lost, "producer", detail="refused")]
+    assert draw(timeline(events, rate=10), None).startswith("<svg ")
 
 
 @pytest.mark.parametrize("window", [None, Span(3.0, 7.0)])
