@@ -17,6 +17,13 @@ as_root() {
     fi
 }
 
+case $PWD in
+    *[[:space:]]*)
+        say "$PWD has a space in it, which supervisord and Ansible cannot do with; clone to another directory"
+        exit 1
+        ;;
+esac
+
 if [ -L .venv ]; then
     say ".venv is a link to $(readlink .venv), and what is there would be deleted; remove the link first"
     exit 1

@@ -15,10 +15,11 @@ def table(report: Report) -> list[str]:
         f"{'':{width}}  deliveries  confirms  confirmed  lost  redelivered  republished  verdict",
         *(
             f"{name:{width}}  {verdict.delivery_gap.seconds:8.2f} s {verdict.confirm_gap.seconds:7.2f} s"
-            f"  {verdict.confirmed:9}  {len(verdict.lost) if stream.judged else '–':>4}  {verdict.redelivered:11}  {verdict.republished:11}"
+            f"  {verdict.confirmed:9}  {lost:>4}  {verdict.redelivered:11}  {verdict.republished:11}"
             f"  {test.word(stream)}"
             for name, test, stream in faults
             for verdict in [stream.verdict]
+            for lost in [len(verdict.lost) if stream.judged else "-"]
         ),
         *(f"† {test.name}: {'; '.join(test.remarks)}" for test in report.tests if test.remarks),
     ]

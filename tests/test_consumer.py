@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -491,7 +491,7 @@ def test_a_connection_lost_during_a_stop_is_not_made_again() -> None:
 
 @contextmanager
 def command(
-    port: int, *arguments: str, stdout: int | IO[str] = subprocess.PIPE, **environment: str
+    port: int, *arguments: str, stdout: int | IO[str] = subprocess.PIPE, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """Run the consumer as an operator does: as a file, from wherever."""
     process = subprocess.Popen(
@@ -500,7 +500,7 @@ def command(
         stderr=subprocess.PIPE,
         text=True,
         cwd="/",
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
     )
     try:
         yield process
@@ -595,7 +595,7 @@ def test_the_command_prints_what_no_terminal_can_show() -> None:
         acknowledged.set()
         finish(link)
 
-    with Peer(script) as peer, command(peer.port, PYTHONIOENCODING="ascii") as process:
+    with Peer(script) as peer, command(peer.port, environment={"PYTHONIOENCODING": "ascii"}) as process:
         assert acknowledged.wait(PATIENCE)
         process.terminate()
         out, _ = process.communicate(timeout=PATIENCE)
@@ -666,7 +666,7 @@ def test_the_password_comes_from_the_environment_or_a_file(source: str, tmp_path
         arguments += ["--password-file", str(tmp_path / "password")]
     else:
         environment = {"RABBITMQ_PASSWORD": "s3cret"}
-    with Peer(script) as peer, command(peer.port, *arguments, **environment) as process:
+    with Peer(script) as peer, command(peer.port, *arguments, environment=environment) as process:
         process.communicate(timeout=PATIENCE)
     assert seen in (["\0alice\0s3cret"], [b"\0alice\0s3cret"])
 

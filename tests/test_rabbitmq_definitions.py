@@ -144,7 +144,15 @@ def test_by_default_there_are_three_users_and_a_vhost_for_quorum_queues() -> Non
 
 
 def test_one_more_vhost_takes_one_line_and_gets_quorum_queues() -> None:
-    assert wanted({"vhosts": [{"name": "shop"}]})["vhosts"][1] == {"name": "shop", "default_queue_type": "quorum"}
+    (shop,) = difference(wanted({"vhosts": [{"name": "shop"}]}), broker())["import"]["vhosts"]
+    assert shop["default_queue_type"] == "quorum"
+
+
+@pytest.mark.parametrize("there", ["classic", "undefined"])
+def test_a_vhost_that_is_only_named_keeps_its_queue_type(there: str) -> None:
+    own = {"vhosts": [{"name": "shop"}]}
+    present = broker() | {"vhosts": [*broker()["vhosts"], vhost("shop", there)]}
+    assert difference(wanted(own), present)["changes"] == []
 
 
 def test_an_object_that_is_standard_keeps_what_the_inventory_does_not_say() -> None:

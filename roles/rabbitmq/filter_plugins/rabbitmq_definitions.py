@@ -55,7 +55,7 @@ KINDS = {
     "vhosts": Kind(
         "vhost {name}",
         ("name",),
-        optional={"description": None, "tags": None, "default_queue_type": "quorum", "metadata": None},
+        optional={"description": None, "tags": None, "default_queue_type": None, "metadata": None},
     ),
     "users": Kind("user {name}", ("name",), ("password",), {"tags": [], "limits": None}),
     "permissions": Kind("permissions of {user} in {vhost}", ("user", "vhost"), ("configure", "write", "read")),
@@ -213,7 +213,9 @@ def _complete(kind_name: str, wanted: Object, there: Object | None) -> dict[str,
     """Return an object as it should be stored."""
     if kind_name == "vhosts":
         given = {name: wanted[name] for name in METADATA if wanted.get(name) is not None}
-        metadata = {"description": "", "tags": []} | _metadata(there or {}) | dict(wanted.get("metadata") or {}) | given
+        # Of one that is there nothing is changed that was not asked for: clients may declare classic queues in it.
+        before = {"default_queue_type": "quorum"} if there is None else _metadata(there)
+        metadata = {"description": "", "tags": []} | before | dict(wanted.get("metadata") or {}) | given
         return {"name": wanted["name"], "metadata": metadata} | {k: metadata[k] for k in METADATA if k in metadata}
     if kind_name == "users":
         user = {name: value for name, value in wanted.items() if name != "password"}
