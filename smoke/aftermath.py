@@ -186,15 +186,13 @@ def _members(deployment: Deployment, node: Node, queue: dict[str, Any]) -> list[
 
 
 def _assert_caught_up(name: str, earlier: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
-    reached = [member["Last Log Index"] for member in earlier if member["Raft State"] == "leader"]
+    reached = [member["Last Log Index"] for member in earlier if member.get("Raft State") == "leader"]
     assert len(reached) == 1, f"{name} has no leader: {_states(earlier)}"
-    # A member that does not answer has no number there.
+    # A member that does not answer has no number there, or no such field.
     late = [
-        member
-        for member in now
-        if not isinstance(member["Last Log Index"], int) or member["Last Log Index"] < reached[0]
+        member for member in now if not isinstance(index := member.get("Last Log Index"), int) or index < reached[0]
     ]
-    terms = {member["Term"] for member in now}
+    terms = {member.get("Term") for member in now}
     assert not late, f"the members of {name} have not caught up with each other: {_states(now)}"
     assert len(terms) == 1, f"the members of {name} follow different leaders: {_states(now)}"
 

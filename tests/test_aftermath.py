@@ -137,6 +137,13 @@ def test_members_have_caught_up_if_they_have_what_their_one_leader_had(
         aftermath.assert_replicated(DEPLOYMENT, within=0)
 
 
+def test_a_member_that_says_nothing_of_its_log_has_not_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [*raft("leader", "follower", "follower")[:2], {"Node Name": NAMES[2], "Raft State": "noproc"}]
+    answering(monkeypatch, {"queues": [quorum()], "queues/quorum/%2F/q/status": members})
+    with pytest.raises(AssertionError, match="have not caught up.*'noproc'"):
+        aftermath.assert_replicated(DEPLOYMENT, within=0)
+
+
 @pytest.mark.parametrize(("count", "fits"), [(0, True), (15, True), (16, False)])
 def test_a_message_near_the_delivery_limit_is_too_near(count: int, fits: bool) -> None:
     verdict = judge([Event(1.0, Kind.delivery, "c", "p", 1, 1, delivery_count=count)])
