@@ -140,7 +140,7 @@ def test_members_have_caught_up_if_they_have_what_their_one_leader_had(
 def test_a_member_that_says_nothing_of_its_log_has_not_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
     members = [*raft("leader", "follower", "follower")[:2], {"Node Name": NAMES[2], "Raft State": "noproc"}]
     answering(monkeypatch, {"queues": [quorum()], "queues/quorum/%2F/q/status": members})
-    with pytest.raises(AssertionError, match="have not caught up.*'noproc'"):
+    with pytest.raises(AssertionError, match=r"have not caught up.*'noproc'"):
         aftermath.assert_replicated(DEPLOYMENT, within=0)
 
 
