@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -31,7 +32,8 @@ MARGIN = 5
 def assert_whole(deployment: Deployment, within: float = HEALING) -> None:
     """Insist that every node sees every node running and no partition, and every balancer every server UP.
 
-    And that nodes go by the net_ticktime they were given, which they take over from peers (rabbit_misc:rpc_call/5).
+    And that nodes go by the net_ticktime they were given, which they take over from peers (rabbit_misc:rpc_call/5), and
+    that agents count no member that is gone: they would give up nodes that see the rest of their cluster.
     """
     for node in deployment.nodes:
         eventually(partial(_complete, deployment, node), within=within, what=f"{node.name} sees all nodes run")
@@ -132,8 +134,15 @@ def _healed(deployment: Deployment) -> bool:
 
 
 def _all_up(deployment: Deployment, balancer: Balancer) -> bool:
-    seen = balancer_stats.statuses(balancer)
+    servers = balancer_stats.servers(balancer)
+    seen = {name: server.status for name, server in servers.items()}
     assert seen == {node.name: "UP" for node in deployment.nodes}, seen
+    for node in deployment.nodes:
+        counted = re.search(r"sees \d+ of (\d+) nodes", servers[node.name].agent)
+        members = len(deployment.peers(node))
+        assert counted is None or int(counted[1]) == members, (
+            f"the agent of {node.name} counts {counted[1]} nodes where there are {members}: site.yml tells it"
+        )
     return True
 
 

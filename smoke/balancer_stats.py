@@ -19,12 +19,14 @@ class Server:
         status: the first word of its status: UP, DOWN, MAINT, DRAIN, NOLB, no check.
         sessions: connections given to it since the last reload.
         backup: it gets connections only while every other one is down.
+        agent: the last word of the agent on its host, as in "via agent : up (sees 3 of 3 nodes)", if there is one.
     """
 
     name: str
     status: str
     sessions: int
     backup: bool
+    agent: str
 
 
 def servers(balancer: Balancer, *, timeout: float = 5) -> dict[str, Server]:
@@ -45,6 +47,7 @@ def servers(balancer: Balancer, *, timeout: float = 5) -> dict[str, Server]:
             status=row["status"].split(" ")[0] if row["status"] != "no check" else row["status"],
             sessions=int(row["stot"]),
             backup=row["bck"] == "1",
+            agent=row["last_agt"],
         )
         for row in csv.DictReader(lines)
         if row["pxname"] == balancer.section

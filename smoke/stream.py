@@ -137,6 +137,22 @@ class Stream:
 
         eventually(away, within=60, every=1, what=f"no client is connected to {node.name}")
 
+    def elsewhere(self, node: Node) -> list[str]:
+        """Return which of its clients are connected to another node: those that have nothing to do with its faults."""
+
+        def located() -> dict[str, str] | None:
+            connected = {event.client: event.detail for event in self.events(Kind.connected, since=0.0)}
+            seen = {
+                connection["client_properties"]["connection_name"]: connection["node"]
+                for connection in management.connections(self._deployment, self.topology)
+                if connection.get("node")
+            }
+            found = {client: seen.get(name, "") for client, name in connected.items()}
+            return found if all(found.values()) else None
+
+        nodes = eventually(located, within=30, what="every client is seen")
+        return [client for client, nodename in nodes.items() if nodename != node.nodename]
+
     def publish(self, content: str) -> Key:
         """Publish a message with another content beside the others; returns what verdicts call it."""
         return self._producer.producer, self._producer.publish(content, timeout=SETTLE)

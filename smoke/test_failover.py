@@ -33,6 +33,7 @@ LAST_MOMENT = 0.1
 def test_the_node_of_the_clients_is_stopped(deployment: Deployment, record: Record) -> None:
     with flowing(deployment) as stream:
         victim = of_the_consumer(deployment, stream)
+        elsewhere = stream.elsewhere(victim)
         begin = time.monotonic()
         deployment.stop(victim)
         assert_down(deployment, victim)
@@ -41,6 +42,7 @@ def test_the_node_of_the_clients_is_stopped(deployment: Deployment, record: Reco
         deployment.start(victim)
         flow(stream, "messages flow with the node back")
         stream.finish()
+        stream.assert_undisturbed(*elsewhere, since=begin)
         record(stream.verdict(since=begin), gate=promised(deployment, STOPPED))
 
 
@@ -74,6 +76,7 @@ def test_a_node_that_was_drained_is_stopped(deployment: Deployment, record: Reco
     """The balancers give it no new connections, and those it has stay until it stops."""
     with flowing(deployment) as stream:
         victim = of_the_consumer(deployment, stream)
+        elsewhere = stream.elsewhere(victim)
         begin = time.monotonic()
         deployment.balancer_state([victim], "drain")
         assert_avoided(deployment, victim)
@@ -85,6 +88,7 @@ def test_a_node_that_was_drained_is_stopped(deployment: Deployment, record: Reco
         deployment.balancer_state([victim], "ready")
         assert_up(deployment, victim)
         stream.finish()
+        stream.assert_undisturbed(*elsewhere, since=begin)
         record(stream.verdict(since=begin), gate=promised(deployment, STOPPED))
 
 
@@ -218,9 +222,12 @@ def leader_from(deployment: Deployment, node: Node, topology: Topology) -> str:
 
 
 def killed(deployment: Deployment, victim: Node, stream: Stream) -> None:
-    """Kill a node, and wait until its service manager has it back and messages flow."""
+    """Kill a node, wait until its service manager has it back and messages flow; clients elsewhere must not notice."""
     before = Uptimes(deployment, victim)
+    elsewhere = stream.elsewhere(victim)
+    begin = time.monotonic()
     deployment.kill(victim)
     flow(stream, f"messages flow without {victim.name}")
     deployment.start(victim)
     assert before.restarted() == {victim.name}, "the node did not restart"
+    stream.assert_undisturbed(*elsewhere, since=begin)

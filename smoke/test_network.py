@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
 import pytest
 
 from smoke import management
-from smoke.aftermath import assert_avoided, assert_healed, assert_whole
+from smoke.aftermath import assert_healed, assert_whole
 from smoke.deployment import Deployment, Node
-from smoke.gates import CUT_OFF, CUT_OFF_FROM_PEERS, promised
+from smoke.gates import CUT_OFF, CUT_OFF_FROM_PEERS
 from smoke.history import Kind
 from smoke.network import DROP, REJECT, blink, cut
-from smoke.outlive import assert_down, assert_up, flow, of_the_consumer, outlive, survived
+from smoke.outlive import assert_up, flow, of_the_consumer, outlive
 from smoke.partition import recovered
 from smoke.report import Record
 from smoke.stream import flowing
@@ -41,18 +41,11 @@ def test_the_node_of_the_clients_hears_nothing_but_still_speaks(hosts: Deploymen
 
 def test_the_node_of_the_clients_is_cut_off_from_its_peers_only(hosts: Deployment, record: Record) -> None:
     """The minority hole: it still answers clients and balancers, and confirms nothing."""
-    with flowing(hosts) as stream:
-        victim = of_the_consumer(hosts, stream)
-        begin = time.monotonic()
-        with cut(hosts, victim, peers=hosts.others(victim)):
-            assert_down(hosts, victim, silent=True)
-            assert_avoided(hosts, victim)
-            survived(stream, begin, f"messages flow without {victim.name}")
-        assert_up(hosts, victim)
-        flow(stream, f"messages flow with {victim.name} back")
-        stream.finish()
-        record(stream.verdict(since=begin), gate=promised(hosts, CUT_OFF_FROM_PEERS))
-    recovered(hosts, assert_healed)
+
+    def fault(victim: Node) -> AbstractContextManager[None]:
+        return cut(hosts, victim, peers=hosts.others(victim))
+
+    outlive(hosts, record, fault, gate=CUT_OFF_FROM_PEERS)
 
 
 @pytest.mark.full

@@ -10,7 +10,8 @@ from urllib.error import HTTPError
 
 import pytest
 
-from smoke import aftermath, management
+from smoke import aftermath, balancer_stats, management
+from smoke.balancer_stats import Server
 from smoke.deployment import Deployment, Node
 from smoke.history import Event, Kind
 from smoke.judge import judge
@@ -61,6 +62,28 @@ def test_a_cluster_is_whole_if_each_member_runs_as_it_was_given_and_sees_no_part
     nodes = [SimpleNamespace(name=name, nodename=f"rabbit@{name}", settings=settings) for name in ("a", "b")]
     deployment = cast(Deployment, SimpleNamespace(nodes=nodes, balancers=[], peers=lambda _: nodes))
     monkeypatch.setattr(management, "get", lambda *_: members)
+    with pytest.raises(AssertionError, match=complaint) if complaint else nullcontext():
+        aftermath.assert_whole(deployment, within=0)
+
+
+@pytest.mark.parametrize(
+    ("agent", "complaint"),
+    [
+        ("via agent : up (sees 2 of 2 nodes)", ""),
+        ("", ""),
+        ("via agent : up (sees 2 of 4 nodes)", "the agent of a counts 4 nodes where there are 2"),
+    ],
+    ids=["all", "no agent", "members that are gone"],
+)
+def test_a_cluster_is_whole_if_no_agent_counts_a_member_that_is_gone(
+    agent: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [SimpleNamespace(name=name) for name in ("a", "b")]
+    balancers = [SimpleNamespace(name="lb")]
+    deployment = cast(Deployment, SimpleNamespace(nodes=nodes, balancers=balancers, peers=lambda _: nodes))
+    monkeypatch.setattr(aftermath, "_complete", lambda *_: True)
+    servers = {name: Server(name, "UP", sessions=0, backup=False, agent=agent) for name in ("a", "b")}
+    monkeypatch.setattr(balancer_stats, "servers", lambda _: servers)
     with pytest.raises(AssertionError, match=complaint) if complaint else nullcontext():
         aftermath.assert_whole(deployment, within=0)
 
