@@ -104,16 +104,16 @@ def test_a_stream_has_a_queue_like_another_one_under_names_of_its_own() -> None:
 def test_clients_elsewhere_are_those_whose_latest_connection_ends_on_another_node(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stream = Stream(DEPLOYMENT)
-    for at, client, name in ((1.0, "consumer", "c1"), (1.0, "producer", "p1"), (2.0, "producer", "p2")):
-        stream.history(Event(at, Kind.connected, client, detail=name))
     nodes = {"c1": "rabbit@a", "p1": "rabbit@a", "p2": "rabbit@b"}
     monkeypatch.setattr(
         management,
         "connections",
         lambda *_: [{"client_properties": {"connection_name": name}, "node": node} for name, node in nodes.items()],
     )
-
     on_a, on_b = (cast(Node, SimpleNamespace(nodename=f"rabbit@{name}")) for name in ("a", "b"))
-    assert stream.elsewhere(on_a) == ["producer"]
-    assert stream.elsewhere(on_b) == ["consumer"]
+    with flowing() as (stream, _):
+        for at, client, name in ((1.0, "consumer", "c1"), (1.0, "producer", "p1"), (2.0, "producer", "p2")):
+            stream.history(Event(at, Kind.connected, client, detail=name))
+
+        assert stream.elsewhere(on_a) == ["producer"]
+        assert stream.elsewhere(on_b) == ["consumer"]
