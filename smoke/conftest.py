@@ -9,7 +9,7 @@ import pytest
 
 from smoke import journal, management, report_plugin
 from smoke.aftermath import assert_clear_of_delivery_limit, assert_whole
-from smoke.deployment import PROJECT, Deployment
+from smoke.deployment import PROJECT, Deployment, PlaybookError
 from smoke.judge import Verdict
 from smoke.partition import recovered
 from smoke.report import Record
@@ -58,10 +58,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Ask Ansible for the deployments of the inventory."""
-    if not session.config.option.collectonly:
-        session.config.stash[DEPLOYMENTS] = Deployment.load(session.config.getoption("--inventory"))
-        report_plugin.about(session.config, session.config.stash[DEPLOYMENTS])
+    """Ask Ansible for the deployments of the inventory, and go no further if there is none."""
+    if session.config.option.collectonly:
+        return
+    try:
+        deployments = Deployment.load(session.config.getoption("--inventory"))
+        for deployment in deployments:
+            management.assert_reachable(deployment)
+    except (PlaybookError, LookupError, AssertionError) as error:
+        raise pytest.UsageError(str(error)) from error
+    session.config.stash[DEPLOYMENTS] = deployments
+    report_plugin.about(session.config, deployments)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -120,10 +120,16 @@ class Deployment:
 
         Raises:
             PlaybookError: Ansible cannot read it.
+            LookupError: there is no such inventory, or no balancer in it.
         """
+        for source in inventory:
+            if not Path(source).exists():
+                raise LookupError(f"--inventory {source}: no such file or directory")
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "deployment.json"
             _playbook("describe", inventory, extra={"describe_to": str(file)})
+            if not file.exists():
+                raise LookupError(f"no host is in the group haproxy of {', '.join(inventory) or 'the inventory'}")
             pools = json.loads(file.read_text(encoding="utf-8"))
         return [
             cls(

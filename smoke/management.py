@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
 from collections.abc import Iterable
 from http.client import HTTPException
 from typing import Any
@@ -17,6 +18,27 @@ from smoke.waiting import eventually
 
 # How long a node may take to answer, in seconds.
 PATIENCE = 10.0
+# How long it may take to accept a connection, in seconds.
+REACHABLE = 2.0
+
+
+def assert_reachable(deployment: Deployment) -> None:
+    """Insist that a node lets us connect: of a deployment that is not there every test would wait for what cannot come.
+
+    Raises:
+        AssertionError: none does; the message says why, and what helps.
+    """
+    refusals = []
+    for node in deployment.nodes:
+        try:
+            with socket.create_connection((node.address, node.management_port), timeout=REACHABLE):
+                return
+        except OSError as error:
+            refusals.append(f"{node.name} ({node.address}:{node.management_port}): {error}")
+    raise AssertionError(
+        f"no node of {deployment.pool} can be reached: {'; '.join(refusals)}. Deploy them (playbooks/site.yml), start "
+        "them (playbooks/start.yml), or let this machine in (firewall_admin_networks)"
+    )
 
 
 def get(deployment: Deployment, node: Node, path: str) -> Any:
