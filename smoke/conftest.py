@@ -11,6 +11,7 @@ from smoke import journal, management, report_plugin
 from smoke.aftermath import assert_clear_of_delivery_limit, assert_whole
 from smoke.deployment import PROJECT, Deployment, PlaybookError
 from smoke.judge import Verdict
+from smoke.options import positive
 from smoke.partition import recovered
 from smoke.report import Record
 from smoke.stream import NAMES
@@ -41,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="essential: what every deployment has to stand, in minutes; full: every fault, once; "
         "soak: one after the other, by chance (default: essential)",
     )
-    group.addoption("--minutes", type=float, default=10, help="how long the profile soak goes on (default: 10)")
+    group.addoption("--minutes", type=positive, default=10.0, help="how long the profile soak goes on (default: 10)")
     group.addoption("--seed", type=int, default=time.time_ns() % 10000, help="of the profile soak, to have it again")
 
 

@@ -105,11 +105,11 @@ def add_producer_options(parser: argparse.ArgumentParser) -> None:
     """Add what the producer needs."""
     parser.add_argument("content", metavar="CONTENT", help="content of the message")
     parser.add_argument("--count", type=_integer(1, 10**9), help='send so many messages, "CONTENT 1", "CONTENT 2", ...')
-    parser.add_argument("--rate", type=_positive, default=10.0, help="of these, messages per second")
+    parser.add_argument("--rate", type=positive, default=10.0, help="of these, messages per second")
     parser.add_argument(
-        "--confirm-timeout", type=_positive, default=5.0, help="seconds without a confirm that end a connection"
+        "--confirm-timeout", type=positive, default=5.0, help="seconds without a confirm that end a connection"
     )
-    parser.add_argument("--timeout", type=_positive, default=math.inf, help="seconds for everything")
+    parser.add_argument("--timeout", type=positive, default=math.inf, help="seconds for everything")
 
 
 def settings(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Settings:
@@ -201,6 +201,21 @@ def fail(name: str, why: str) -> int:
     return 1
 
 
+def positive(text: str) -> float:
+    """Return a number above 0, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
 def _end_command(error: OSError) -> bool:
     """End the command as SIGTERM does; True the first time. A second signal would kill it."""
     _unprinted.append(error)
@@ -235,16 +250,6 @@ def _integer(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
 
 
 def _short_string(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The suite says in a line what is wrong with the inventory that it was given."""
+"""The suite says in a line what is wrong with the inventory and the options that it was given."""
 
 import subprocess
 import sys
@@ -7,9 +7,9 @@ from pathlib import Path
 from smoke.deployment import PROJECT
 
 
-def complaint(inventory: Path) -> str:
-    """Run the suite on an inventory that it must refuse."""
-    command = [sys.executable, "-m", "pytest", "smoke", f"--inventory={inventory}"]
+def complaint(inventory: Path, *options: str) -> str:
+    """Run the suite on what it must refuse."""
+    command = [sys.executable, "-m", "pytest", "smoke", f"--inventory={inventory}", *options]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 4, done.stdout
     return done.stderr.strip()
@@ -31,3 +31,8 @@ def test_an_inventory_that_ansible_refuses(tmp_path: Path) -> None:
     said = complaint(inventory)
     assert said.startswith("ERROR: ansible-playbook playbooks/describe.yml")
     assert "Traceback" not in said
+
+
+def test_a_walk_that_would_go_nowhere(tmp_path: Path) -> None:
+    said = complaint(tmp_path / "none", "--profile=soak", "--minutes=0")
+    assert "argument --minutes: '0' is not a number above 0" in said
