@@ -4,6 +4,8 @@ BIN       := .venv/bin
 PLAYBOOK   = $(BIN)/ansible-playbook --inventory $(INVENTORY)
 # What make runs must find the commands of .venv, as a shell with the venv active does.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# What Python has compiled is kept, also where a container says otherwise: each start of Ansible is quicker then.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help deploy test check smoke destroy lab unlab molecule bench lint unit docs lock
