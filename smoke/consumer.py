@@ -126,6 +126,9 @@ class Consumer:
     def stop(self, grace: float = GRACE) -> bool:
         """End what start() began: cancel, process and acknowledge what was delivered, close the connection.
 
+        What is on its way while it cancels goes back to the queue, and comes to another consumer with the redelivered
+        flag: pika gives it back (Channel.basic_cancel), and so does RabbitMQ (rabbitmq-server#3729).
+
         Args:
             grace: seconds after which what is still in hand is left to the broker, to be delivered again.
 
@@ -265,10 +268,17 @@ class Consumer:
         self._stopping = True
         self._deadline = time.monotonic() + grace
         self._session.call_later(grace, partial(self._session.close, within=0))
-        if self._consuming and self._session.channel is not None:
-            self._session.channel.basic_cancel(self._consumer_tag, callback=self._on_cancel_ok)
+        channel = self._session.channel
+        if self._consuming and channel is not None:
+            # Asked for its answer alone, which comes after all that was delivered before: what pika reads once it has
+            # cancelled, it gives back.
+            channel.basic_qos(prefetch_count=self._prefetch, callback=partial(self._cancel, channel))
         else:
             self._close_if_done()
+
+    def _cancel(self, channel: Channel, _: object) -> None:
+        if channel is self._session.channel:
+            channel.basic_cancel(self._consumer_tag, callback=self._on_cancel_ok)
 
     def _on_cancel_ok(self, _: object) -> None:
         self._consuming = False

@@ -69,16 +69,22 @@ def test_a_consumer_that_is_told_to_end_leaves_nothing_in_hand(
     deployment: Deployment, record: Record, tmp_path: Path
 ) -> None:
     with flowing(deployment) as stream, accompanied(deployment, stream, tmp_path) as companion:
+        # Stopped first, so that for certain it has something in hand.
+        companion.send(signal.SIGSTOP)
+        held = in_hand(stream)
         begin = time.monotonic()
         with journal.fault("a consumer is told to end"):
             companion.send(signal.SIGTERM)
+            companion.send(signal.SIGCONT)
             assert companion.wait(FAREWELL) == 0
         assert stream.events(Kind.finished, since=begin, client="companion"), "it does not say that it left nothing"
         flow(stream, "messages flow to the other consumer", client="consumer")
         stream.finish()
         stream.assert_undisturbed("producer", "consumer", since=begin)
-        again = [event for event in stream.events(Kind.delivery, since=begin) if event.redelivered]
-        assert again == [], "it left messages that it had, or that it never read, to be delivered again"
+        # What was on its way while it cancelled, which it never saw, may come again: see Consumer.stop().
+        had = held | {of(event) for event in stream.events(Kind.delivery, since=0.0, client="companion")}
+        again = {of(event) for event in stream.events(Kind.delivery, since=begin) if event.redelivered}
+        assert not had & again, "it left messages that it had to be delivered again"
         record(stream.verdict(since=begin))
 
 

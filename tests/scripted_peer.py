@@ -213,7 +213,13 @@ class Link:
         self.expect(spec.Connection.Close)
         self.send(spec.Connection.CloseOk(), channel=0)
 
+    def serve_farewell(self) -> None:
+        """What a consumer asks before it cancels, for the sake of the answer's place behind all deliveries."""
+        self.expect(spec.Basic.Qos)
+        self.send(spec.Basic.QosOk())
+
     def serve_cancel(self) -> None:
+        self.serve_farewell()
         self.send(spec.Basic.CancelOk(self.expect(spec.Basic.Cancel).consumer_tag))
 
     def refuse(self, code: int, text: str) -> None:

@@ -436,6 +436,27 @@ def test_a_stop_finishes_what_is_in_hand() -> None:
     assert handler.contents == ["first", "second"]
 
 
+def test_a_stop_processes_what_was_on_its_way() -> None:
+    history, handler = History(), Handler()
+
+    def script(link: Link) -> None:
+        link.serve_consumer()
+        link.expect(spec.Basic.Qos)
+        link.deliver("late")
+        link.send(spec.Basic.QosOk())
+        methods = Counter(type(link.expect(amqp_object.Method)) for _ in range(2))
+        assert methods == {spec.Basic.Ack: 1, spec.Basic.Cancel: 1}
+        link.send(spec.Basic.CancelOk("cluster_test"))
+        link.serve_close()
+
+    with Peer(script) as peer:
+        client = Consumer(peer.settings(), handler, observe=history)
+        client.start()
+        wait_until(lambda: of_kind(history, Kind.ready), "the consumer is ready")
+        assert client.stop(grace=PATIENCE)
+    assert handler.contents == ["late"]
+
+
 def test_a_stop_does_not_wait_longer_than_its_grace() -> None:
     history, handler = History(), Handler()
     handler.released.clear()
@@ -609,6 +630,7 @@ def test_the_command_ends_when_nobody_reads_what_it_prints_and_does_not_acknowle
         process.stdout.close()
         for tag in (1, 2):
             link.deliver("hello", tag=tag)
+        link.serve_farewell()
         methods = Counter(type(link.expect(amqp_object.Method)) for _ in range(3))
         assert methods == {spec.Basic.Reject: 2, spec.Basic.Cancel: 1}
         link.send(spec.Basic.CancelOk("cluster_test"))
@@ -623,6 +645,7 @@ def test_the_command_says_so_when_what_it_prints_cannot_be_written() -> None:
     def script(link: Link) -> None:
         link.serve_consumer()
         link.deliver("hello")
+        link.serve_farewell()
         methods = [type(link.expect(amqp_object.Method)) for _ in range(2)]
         # First it ends its consumer: what it gives back before that would come again.
         assert methods == [spec.Basic.Cancel, spec.Basic.Reject]
