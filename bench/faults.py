@@ -81,7 +81,7 @@ FAULTS: dict[str, Fault] = {
     "node of the clients frozen": Fault(_frozen, gates.FROZEN_MNESIA),
     "host of the clients frozen": Fault(_host_frozen, gates.FROZEN),
     "node of the clients cut off from everyone, silently": Fault(_silent, gates.CUT_OFF),
-    "node of the clients cut off from its peers only": Fault(_alone, gates.CUT_OFF_FROM_PEERS),
+    "node of the clients cut off from its peers only": Fault(_alone, gates.CUT_OFF),
     "HAProxy killed that holds the virtual address": Fault(_balancer, gates.BALANCER_LOST),
     "host of that HAProxy without power": Fault(_balancer_powerless, gates.BALANCER_LOST),
     "hosts of all nodes without power, and back at once": Fault(_all_powerless, gates.ALL_LOST),

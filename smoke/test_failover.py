@@ -12,7 +12,7 @@ import pytest
 from smoke import management
 from smoke.aftermath import assert_avoided
 from smoke.deployment import PROJECT, Deployment, Node
-from smoke.gates import KILLED, KILLED_ELSEWHERE, STOPPED, STOPPED_ELSEWHERE, promised
+from smoke.gates import KILLED, KILLED_ELSEWHERE, STOPPED, TIED, promised
 from smoke.history import Kind
 from smoke.messages import Identity
 from smoke.outlive import assert_down, assert_up, flow, of_the_consumer
@@ -43,7 +43,7 @@ def test_the_node_of_the_clients_is_stopped(deployment: Deployment, record: Reco
         flow(stream, "messages flow with the node back")
         stream.finish()
         stream.assert_undisturbed(*elsewhere, since=begin)
-        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, tied=TIED))
 
 
 def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
@@ -68,7 +68,7 @@ def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
         stream.finish()
 
         stream.assert_undisturbed("producer", "consumer", since=begin)
-        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED_ELSEWHERE))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, tied=TIED))
 
 
 @pytest.mark.full
@@ -89,7 +89,7 @@ def test_a_node_that_was_drained_is_stopped(deployment: Deployment, record: Reco
         assert_up(deployment, victim)
         stream.finish()
         stream.assert_undisturbed(*elsewhere, since=begin)
-        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, tied=TIED))
 
 
 @pytest.mark.full

@@ -11,7 +11,7 @@ import pytest
 from smoke import management
 from smoke.aftermath import assert_healed, assert_whole
 from smoke.deployment import Deployment, Node
-from smoke.gates import CUT_OFF, CUT_OFF_FROM_PEERS
+from smoke.gates import CUT_OFF
 from smoke.history import Kind
 from smoke.network import DROP, REJECT, blink, cut
 from smoke.outlive import assert_up, flow, of_the_consumer, outlive
@@ -45,7 +45,7 @@ def test_the_node_of_the_clients_is_cut_off_from_its_peers_only(hosts: Deploymen
     def fault(victim: Node) -> AbstractContextManager[None]:
         return cut(hosts, victim, peers=hosts.others(victim))
 
-    outlive(hosts, record, fault, gate=CUT_OFF_FROM_PEERS)
+    outlive(hosts, record, fault, gate=CUT_OFF)
 
 
 @pytest.mark.full

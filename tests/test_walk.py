@@ -56,5 +56,10 @@ def test_only_the_profile_lan_on_hosts_of_their_own_promises_anything(other: dic
     assert promised(deployment(**other), 1.5) is None  # type: ignore[arg-type]
 
 
+def test_a_tied_election_adds_to_a_short_promise_and_not_to_a_long_one() -> None:
+    assert promised(deployment(), 0.5, tied=1.75) == 2.25
+    assert promised(deployment(), 2.0, tied=1.75) == 4.0
+
+
 def test_where_nothing_is_promised_there_is_no_limit() -> None:
     assert promised(deployment(), None) is None
