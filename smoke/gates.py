@@ -13,7 +13,7 @@ from smoke.deployment import Deployment
 SPREAD = 2
 # And at least so much longer, in seconds, where a node is stopped in good order: both members that lose their leader in
 # the same moment stand for election within 0.1 s. Where each has voted for itself they stand again within 0.6 s, and
-# after another tie within 1.1 s (ra_server_proc.erl of Ra 2.14, with rabbitmq_failure_detector_poll 1000).
+# after another tie within 1.1 s (ra_server_proc.erl of Ra 2.2 and 3.1, with rabbitmq_failure_detector_poll 1000).
 TIED = 1.7
 
 STOPPED = 0.3
