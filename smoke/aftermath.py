@@ -6,7 +6,6 @@ import re
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import quote
 
 import pika
@@ -175,23 +174,10 @@ def _replicated(deployment: Deployment, node: Node) -> bool:
         name, members, online = queue["name"], set(queue.get("members", ())), set(queue.get("online", ()))
         assert queue.get("leader") in online, f"{name} has no leader: {queue.get('leader')!r}"
         assert members == online, f"{name} misses {sorted(members - online)}"
-        if states := _members(deployment, node, queue):
+        if states := management.members(deployment, node, queue):
             # Queues of others may be at work: what the leader has by now, a moment later all have.
-            _assert_caught_up(name, states, _members(deployment, node, queue))
+            _assert_caught_up(name, states, management.members(deployment, node, queue))
     return True
-
-
-def _members(deployment: Deployment, node: Node, queue: dict[str, Any]) -> list[dict[str, Any]]:
-    path = "/".join(quote(queue[part], safe="") for part in ("vhost", "name"))
-    try:
-        found = management.get(deployment, node, f"queues/quorum/{path}/status")
-    except HTTPError as error:
-        # RabbitMQ 3.10 does not know the question, and takes it for a bad path.
-        if error.code in (400, 404):
-            return []
-        raise
-    assert isinstance(found, list), found
-    return found
 
 
 def _assert_caught_up(name: str, earlier: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:

@@ -11,10 +11,10 @@ from smoke.deployment import Deployment
 # Single runs may take so many times what is promised for the median: one also draws from the clients' backoff, and
 # finds the checks of the balancers at their worst moment.
 SPREAD = 2
-# And at least so much longer, in seconds, where a node is stopped in good order: both members that lose their leader in
-# the same moment stand for election within 0.1 s. Where each has voted for itself they stand again within 0.6 s, and
-# after another tie within 1.1 s (ra_server_proc.erl of Ra 2.2 and 3.1, with rabbitmq_failure_detector_poll 1000).
-TIED = 1.7
+# And so much longer, in seconds, for each tie of an election: both members that lose their leader in the same moment
+# stand for election within 0.1 s. Where each has voted for itself they stand again within 0.6 s, and after another tie
+# within 1.1 s (ra_server_proc.erl of Ra 2.2 and 3.1, with rabbitmq_failure_detector_poll 1000).
+TIE = 1.1
 
 STOPPED = 0.3
 KILLED = 1.0
@@ -33,13 +33,13 @@ BALANCER_FROZEN = 4.0
 ALL_LOST = 30.0
 
 
-def promised(deployment: Deployment, gate: float | None, *, tied: float = 0.0) -> float | None:
+def promised(deployment: Deployment, gate: float | None, *, ties: int = 0) -> float | None:
     """Return the longest silence, in seconds, that one run may have, where the deployment promises anything.
 
     Args:
         deployment: where.
         gate: what is promised for the median, in seconds.
-        tied: what ties of the election may add to it, in seconds.
+        ties: of the elections that it took; each may add to it.
     """
     lan = all(node.settings.get("rabbitmq_profile") == "lan" for node in deployment.nodes)
-    return max(gate * SPREAD, gate + tied) if gate is not None and lan and deployment.vip else None
+    return max(gate * SPREAD, gate + ties * TIE) if gate is not None and lan and deployment.vip else None

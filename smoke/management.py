@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterable
 from http.client import HTTPException
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
@@ -95,6 +96,20 @@ def leader(deployment: Deployment, topology: Topology) -> Node:
     """Return the node that leads a quorum queue, or is the home of a classic one."""
     found = queue(deployment, deployment.nodes[0], topology)
     return deployment.node(found.get("leader") or found["node"])
+
+
+def members(deployment: Deployment, node: Node, queue: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what each member of a quorum queue, as queue() returns it, says of itself; nothing before RabbitMQ 4.0."""
+    path = "/".join(quote(queue[part], safe="") for part in ("vhost", "name"))
+    try:
+        found = get(deployment, node, f"queues/quorum/{path}/status")
+    except HTTPError as error:
+        # RabbitMQ 3.10 does not know the question, and takes it for a bad path.
+        if error.code in (400, 404):
+            return []
+        raise
+    assert isinstance(found, list), found
+    return found
 
 
 def consumer_node(deployment: Deployment, topology: Topology) -> Node | None:

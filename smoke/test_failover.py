@@ -12,12 +12,13 @@ import pytest
 from smoke import management
 from smoke.aftermath import assert_avoided
 from smoke.deployment import PROJECT, Deployment, Node
-from smoke.gates import KILLED, KILLED_ELSEWHERE, STOPPED, TIED, promised
+from smoke.gates import KILLED, KILLED_ELSEWHERE, STOPPED, promised
 from smoke.history import Kind
 from smoke.messages import Identity
 from smoke.outlive import assert_down, assert_up, flow, of_the_consumer
 from smoke.report import Record
 from smoke.stream import Stream, flowing
+from smoke.terms import Terms
 from smoke.topology import QueueType, Topology
 from smoke.uptimes import Uptimes
 from smoke.waiting import eventually
@@ -34,16 +35,18 @@ def test_the_node_of_the_clients_is_stopped(deployment: Deployment, record: Reco
     with flowing(deployment) as stream:
         victim = of_the_consumer(deployment, stream)
         elsewhere = stream.elsewhere(victim)
+        terms = Terms(deployment, stream.topology, deployment.others(victim)[0])
         begin = time.monotonic()
         deployment.stop(victim)
         assert_down(deployment, victim)
         stream.assert_noticed("consumer", since=begin)
         flow(stream, "messages flow without the node")
+        ties = terms.ties()
         deployment.start(victim)
         flow(stream, "messages flow with the node back")
         stream.finish()
         stream.assert_undisturbed(*elsewhere, since=begin)
-        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, tied=TIED))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, ties=ties))
 
 
 def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
@@ -52,6 +55,7 @@ def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
     with flowing(deployment) as stream:
         victim = management.leader(deployment, stream.topology)
         stream.place_away_from(victim)
+        terms = Terms(deployment, stream.topology, deployment.others(victim)[0])
         begin = time.monotonic()
         deployment.stop(victim)
         assert_down(deployment, victim)
@@ -63,12 +67,13 @@ def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
         )
         assert_avoided(deployment, victim)
         flow(stream, "messages flow without the leader")
+        ties = terms.ties()
         deployment.start(victim)
         flow(stream, "messages flow with the node back")
         stream.finish()
 
         stream.assert_undisturbed("producer", "consumer", since=begin)
-        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, tied=TIED))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, ties=ties))
 
 
 @pytest.mark.full
@@ -77,6 +82,7 @@ def test_a_node_that_was_drained_is_stopped(deployment: Deployment, record: Reco
     with flowing(deployment) as stream:
         victim = of_the_consumer(deployment, stream)
         elsewhere = stream.elsewhere(victim)
+        terms = Terms(deployment, stream.topology, deployment.others(victim)[0])
         begin = time.monotonic()
         deployment.balancer_state([victim], "drain")
         assert_avoided(deployment, victim)
@@ -84,12 +90,13 @@ def test_a_node_that_was_drained_is_stopped(deployment: Deployment, record: Reco
         deployment.stop(victim)
         stream.assert_noticed("consumer", since=begin)
         flow(stream, "messages flow without the node")
+        ties = terms.ties()
         deployment.start(victim)
         deployment.balancer_state([victim], "ready")
         assert_up(deployment, victim)
         stream.finish()
         stream.assert_undisturbed(*elsewhere, since=begin)
-        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, tied=TIED))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, ties=ties))
 
 
 @pytest.mark.full

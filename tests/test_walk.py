@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from smoke.deployment import Deployment, Node
-from smoke.gates import SPREAD, promised
+from smoke.gates import SPREAD, TIE, promised
 from smoke.walk import LONGEST, SHORTEST, Step, known_faults, walk
 
 NAMES = ("rabbit1", "rabbit2", "rabbit3")
@@ -56,9 +56,10 @@ def test_only_the_profile_lan_on_hosts_of_their_own_promises_anything(other: dic
     assert promised(deployment(**other), 1.5) is None  # type: ignore[arg-type]
 
 
-def test_a_tied_election_adds_to_a_short_promise_and_not_to_a_long_one() -> None:
-    assert promised(deployment(), 0.5, tied=1.75) == 2.25
-    assert promised(deployment(), 2.0, tied=1.75) == 4.0
+def test_ties_of_an_election_add_to_a_short_promise_and_not_to_a_long_one() -> None:
+    assert promised(deployment(), 0.5, ties=0) == 0.5 * SPREAD
+    assert promised(deployment(), 0.5, ties=2) == 0.5 + 2 * TIE
+    assert promised(deployment(), 4.0, ties=2) == 4.0 * SPREAD
 
 
 def test_where_nothing_is_promised_there_is_no_limit() -> None:
