@@ -41,12 +41,11 @@ def test_the_node_of_the_clients_is_stopped(deployment: Deployment, record: Reco
         assert_down(deployment, victim)
         stream.assert_noticed("consumer", since=begin)
         flow(stream, "messages flow without the node")
-        ties = terms.ties()
         deployment.start(victim)
         flow(stream, "messages flow with the node back")
         stream.finish()
         stream.assert_undisturbed(*elsewhere, since=begin)
-        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, ties=ties))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, ties=terms.ties()))
 
 
 def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
@@ -67,13 +66,12 @@ def test_the_leader_of_the_queue_is_stopped_while_the_clients_are_elsewhere(
         )
         assert_avoided(deployment, victim)
         flow(stream, "messages flow without the leader")
-        ties = terms.ties()
         deployment.start(victim)
         flow(stream, "messages flow with the node back")
         stream.finish()
 
         stream.assert_undisturbed("producer", "consumer", since=begin)
-        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, ties=ties))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, ties=terms.ties()))
 
 
 @pytest.mark.full
@@ -90,13 +88,12 @@ def test_a_node_that_was_drained_is_stopped(deployment: Deployment, record: Reco
         deployment.stop(victim)
         stream.assert_noticed("consumer", since=begin)
         flow(stream, "messages flow without the node")
-        ties = terms.ties()
         deployment.start(victim)
         deployment.balancer_state([victim], "ready")
         assert_up(deployment, victim)
         stream.finish()
         stream.assert_undisturbed(*elsewhere, since=begin)
-        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, ties=ties))
+        record(stream.verdict(since=begin), gate=promised(deployment, STOPPED, ties=terms.ties()))
 
 
 @pytest.mark.full

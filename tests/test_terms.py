@@ -51,6 +51,5 @@ def test_where_no_term_is_named_ties_are_not_excluded(status: int, monkeypatch: 
     assert ties(monkeypatch, status) == UNKNOWN
 
 
-def test_a_broker_that_fails_is_no_broker_that_names_no_term(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(HTTPError):
-        ties(monkeypatch, 500)
+def test_a_broker_that_fails_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ties(monkeypatch, (1, 1, 1), 500, (2, 2, 2)) == 0
