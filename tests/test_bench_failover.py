@@ -80,7 +80,7 @@ def test_settings_win_over_those_of_the_lab(name: str) -> None:
 def test_settings_of_others_have_none_of_our_ways_to_notice_a_failure(name: str) -> None:
     settings = of(name)
     assert (settings["deployment_profile"], settings["haproxy_shutdown_sessions"]) == ("default", False)
-    assert settings["rabbitmq_agent_port"] == 0
+    assert (settings["rabbitmq_agent_port"], settings["rabbitmq_peer_user_timeout"]) == (0, 0)
     assert settings["haproxy_check_fastinter"] == settings["haproxy_check_downinter"] == settings["haproxy_check_inter"]
 
 

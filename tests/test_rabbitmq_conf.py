@@ -128,6 +128,20 @@ def test_a_user_timeout_of_0_is_not_written(option: str, value: Any) -> None:
     assert "raw" not in text
 
 
+@pytest.mark.parametrize(
+    ("given", "milliseconds"),
+    [
+        ({}, 60_000),
+        ({"rabbitmq_net_ticktime": 90}, 90_000),
+        ({"rabbitmq_net_ticktime": "90", "rabbitmq_peer_user_timeout": 5000}, 5000),
+        ({"rabbitmq_profile": "lan", "rabbitmq_net_ticktime": 15}, 2000),
+    ],
+    ids=["default", "another net_ticktime", "given", "lan"],
+)
+def test_a_peer_is_given_up_no_sooner_than_net_ticktime_unless_told(given: dict[str, Any], milliseconds: int) -> None:
+    assert f"<<{milliseconds}:32/native>>" in render("rabbitmq-env.conf", "rabbitmq", NODE | given)
+
+
 @pytest.mark.parametrize(("given", "written"), [(1, 256), (300, 256), (5000, 5120), (32512, 32512)], ids="{:d}".format)
 def test_a_user_timeout_of_clients_is_one_that_the_management_api_can_show(given: int, written: int) -> None:
     text = render("advanced.config", "rabbitmq", NODE | {"rabbitmq_client_user_timeout": given})
