@@ -99,7 +99,7 @@ def leader(deployment: Deployment, topology: Topology) -> Node:
 
 
 def members(deployment: Deployment, node: Node, queue: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what each member of a quorum queue, as queue() returns it, says of itself; nothing before RabbitMQ 4.0."""
+    """Return what each member of a quorum queue, as queue() returns it, says of itself; nothing with 3.10."""
     path = "/".join(quote(queue[part], safe="") for part in ("vhost", "name"))
     try:
         found = get(deployment, node, f"queues/quorum/{path}/status")

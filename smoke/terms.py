@@ -7,7 +7,7 @@ from smoke.deployment import Deployment, Node
 from smoke.topology import Topology
 from smoke.waiting import eventually
 
-# Of the elections of brokers that do not name their term, before 4.0: the most that was seen after an orderly stop.
+# Of the elections of brokers that do not name their term (3.10): the most that was seen after an orderly stop.
 UNKNOWN = 2
 
 
