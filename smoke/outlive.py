@@ -139,8 +139,8 @@ def flow(stream: Stream, what: str, *, client: str = "") -> None:
 def leaves(stream: Stream, *, since: float) -> None:
     """Insist that the consumer gives up a classic queue whose node is gone.
 
-    It is told, as a rule. Seen with 4.0.5: where it had asked its queue 10 ms before the node was killed it was not, and
-    found out by itself. Probably its channel waits for the queue then.
+    It is told, as a rule. Seen with 4.0.5: where it had asked its queue 10 ms before the node was killed it was not,
+    and found out by itself. Probably its channel waits for the queue then.
     """
     stream.wait_for(Kind.lost, 1, since=since, client="consumer", what="the consumer leaves a queue without its node")
 
