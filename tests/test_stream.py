@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from smoke import management
+from smoke import aftermath, journal, management, partition
 from smoke.consumer import Consumer
 from smoke.deployment import Deployment, Node
 from smoke.history import Event, History, Kind
@@ -39,7 +39,7 @@ class Loopback:
     def flush(self, timeout: float) -> bool:
         return timeout > 0
 
-    def stop(self, _: float) -> int:
+    def stop(self, _: float = 0.0) -> int:
         return 0
 
 
@@ -117,3 +117,25 @@ def test_clients_elsewhere_are_those_whose_latest_connection_ends_on_another_nod
 
         assert stream.elsewhere(on_a) == ["producer"]
         assert stream.elsewhere(on_b) == ["consumer"]
+
+
+def test_a_queue_without_a_leader_in_a_partition_that_autoheal_left_gets_one_by_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = cast(Node, SimpleNamespace(name="a"))
+    ended: list[Node] = []
+
+    def assert_replicated(_: Deployment) -> None:
+        assert ended, "q has no leader"
+
+    monkeypatch.setattr(Stream, "_empty", lambda _: True)
+    monkeypatch.setattr(aftermath, "assert_no_orphans", lambda *_: None)
+    monkeypatch.setattr(aftermath, "assert_replicated", assert_replicated)
+    monkeypatch.setattr(partition, "left_apart", lambda _: (node,))
+    with flowing() as (stream, _):
+        stream._deployment = cast(Deployment, SimpleNamespace(clustered=True, stop=lambda _: None, start=ended.append))
+        stream.finish()
+
+    assert ended == [node]
+    (remark,) = journal.take_remarks()
+    assert "q has no leader" in remark
