@@ -74,15 +74,15 @@ def enabled(deployment: Deployment, node: Node, flag: str) -> bool:
     return any(known["name"] == flag and known["state"] == "enabled" for known in flags)
 
 
-def uptime(deployment: Deployment, node: Node) -> int:
-    """Return for how long a node has been running, as it says itself, in milliseconds.
+def process(deployment: Deployment, node: Node) -> str:
+    """Return the id of the process that a node is, as it says itself.
 
     Raises:
         AssertionError: it does not say so within 30 s.
     """
     path = f"nodes/{node.nodename}"
-    what = f"{node.name} says how long it has been running"
-    return int(eventually(lambda: get(deployment, node, path).get("uptime"), within=30, what=what))
+    what = f"{node.name} says which process it is"
+    return str(eventually(lambda: get(deployment, node, path).get("os_pid"), within=30, what=what))
 
 
 def queue(deployment: Deployment, node: Node, topology: Topology) -> dict[str, Any]:

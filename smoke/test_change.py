@@ -11,9 +11,9 @@ from smoke import management
 from smoke.deployment import Deployment, PlaybookError
 from smoke.gates import ROLLED, promised
 from smoke.history import Kind
+from smoke.processes import Processes
 from smoke.report import Record
 from smoke.stream import BUSY, RATE, flowing
-from smoke.uptimes import Uptimes
 from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
@@ -34,7 +34,7 @@ def test_checking_a_finished_deployment_shows_no_difference(deployment: Deployme
 
 @pytest.mark.full
 def test_checking_a_pending_change_shows_it_and_makes_no_difference(deployment: Deployment) -> None:
-    before = Uptimes(deployment)
+    before = Processes(deployment)
 
     shown = deployment.playbook(
         "site", options=["--check", "--diff"], extra={"rabbitmq_settings": {"channel_max": 1000}}
@@ -47,7 +47,7 @@ def test_checking_a_pending_change_shows_it_and_makes_no_difference(deployment: 
 
 @pytest.mark.full
 def test_plugins_and_the_level_of_the_log_change_without_a_restart(deployment: Deployment) -> None:
-    before = Uptimes(deployment)
+    before = Processes(deployment)
     wanted = {"rabbitmq_log_level": "debug", "rabbitmq_plugins": sorted({*plugins(deployment)[0], "rabbitmq_shovel"})}
 
     try:
@@ -78,7 +78,7 @@ def test_a_changed_configuration_reaches_one_node_at_a_time(
     try:
         with flowing(deployment, rate=rate) as stream:
             begin = time.monotonic()
-            before = Uptimes(deployment)
+            before = Processes(deployment)
             ticktime = 5 + int(str(deployment.nodes[0].settings["rabbitmq_net_ticktime"]))
             changed = {"rabbitmq_settings": {"channel_max": 1000}, "rabbitmq_net_ticktime": ticktime}
             deployment.playbook("site", extra=changed)
@@ -101,7 +101,7 @@ def test_a_configuration_that_keeps_a_node_from_starting_stops_at_the_first_and_
     first, *others = deployment.nodes
     with flowing(deployment) as stream:
         begin = time.monotonic()
-        before = Uptimes(deployment, *others)
+        before = Processes(deployment, *others)
         with pytest.raises(PlaybookError) as failure:
             deployment.playbook("site", extra={"rabbitmq_settings": {"no_such_key": 1}, "rabbitmq_start_timeout": 20})
         assert f"{first.nodename} failed at" in failure.value.output

@@ -11,10 +11,10 @@ from smoke import balancer_stats, management
 from smoke.aftermath import assert_whole
 from smoke.deployment import Deployment, PlaybookError
 from smoke.outlive import assert_up, flow, survived, switched
+from smoke.processes import Processes
 from smoke.report import Record
 from smoke.stream import flowing
 from smoke.test_change import changes
-from smoke.uptimes import Uptimes
 from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full, pytest.mark.timeout(900)]
@@ -36,7 +36,7 @@ def test_a_node_is_killed_while_another_one_is_restarted(deployment: Deployment,
     run = threading.Thread(target=change, name="site.yml")
     try:
         with flowing(deployment) as stream:
-            before = Uptimes(deployment)
+            before = Processes(deployment)
             begin = time.monotonic()
             run.start()
             eventually(

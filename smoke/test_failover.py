@@ -16,11 +16,11 @@ from smoke.gates import KILLED, KILLED_ELSEWHERE, STOPPED, promised
 from smoke.history import Kind
 from smoke.messages import Identity
 from smoke.outlive import assert_down, assert_up, flow, leaves, of_the_consumer
+from smoke.processes import Processes
 from smoke.report import Record
 from smoke.stream import Stream, flowing
 from smoke.terms import Terms
 from smoke.topology import QueueType, Topology
-from smoke.uptimes import Uptimes
 from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster]
@@ -228,7 +228,7 @@ def leader_from(deployment: Deployment, node: Node, topology: Topology) -> str:
 
 def killed(deployment: Deployment, victim: Node, stream: Stream) -> None:
     """Kill a node, wait until its service manager has it back and messages flow; clients elsewhere must not notice."""
-    before = Uptimes(deployment, victim)
+    before = Processes(deployment, victim)
     elsewhere = stream.elsewhere(victim)
     begin = time.monotonic()
     deployment.kill(victim)

@@ -13,9 +13,9 @@ from smoke import balancer_stats, management
 from smoke.deployment import Balancer, Deployment, PlaybookError
 from smoke.history import Kind
 from smoke.judge import Verdict
+from smoke.processes import Processes
 from smoke.stream import RATE, flowing
 from smoke.test_change import changes
-from smoke.uptimes import Uptimes
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full, pytest.mark.timeout(900)]
 
@@ -63,7 +63,7 @@ def test_new_nodes_join_and_the_balancers_learn_them_without_a_reload(
     names = {node.name: "UP" for node in grown.nodes}
     with flowing(deployment) as stream:
         begin = time.monotonic()
-        before = Uptimes(deployment)
+        before = Processes(deployment)
         processes = {balancer.name: process(deployment, balancer) for balancer in deployment.balancers}
 
         grown.playbook("site")

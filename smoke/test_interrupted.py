@@ -14,10 +14,10 @@ import pytest
 from smoke import balancer_stats
 from smoke.deployment import PROJECT, Deployment
 from smoke.history import Kind
+from smoke.processes import Processes
 from smoke.report import Record
 from smoke.stream import RATE, flowing
 from smoke.test_change import changes
-from smoke.uptimes import Uptimes
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full, pytest.mark.timeout(900)]
 
@@ -45,7 +45,7 @@ def test_a_run_that_is_killed_at_any_point_is_completed_by_the_next_one(deployme
     with flowing(deployment) as stream:
         begin = time.monotonic()
         for change, moments in CHANGES:
-            before = Uptimes(deployment)
+            before = Processes(deployment)
             for moment in moments:
                 killed_at(deployment, change, moment)
             printed = deployment.playbook("site", extra=change)

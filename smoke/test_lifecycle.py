@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from smoke.deployment import Deployment
-from smoke.uptimes import Uptimes
+from smoke.processes import Processes
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.full]
 
@@ -31,7 +31,7 @@ def second(deployment: Deployment) -> Iterator[Mapping[str, object]]:
 def test_destroy_leaves_no_process_no_data_and_no_other_deployment_touched(
     deployment: Deployment, second: Mapping[str, object]
 ) -> None:
-    before = Uptimes(deployment)
+    before = Processes(deployment)
 
     deployment.playbook("site", extra=second)
     assert processes() != [], "the second deployment runs nothing"

@@ -15,10 +15,10 @@ from smoke.deployment import Balancer, Deployment, Node, PlaybookError
 from smoke.history import Kind
 from smoke.judge import Verdict
 from smoke.outlive import assert_up, switched
+from smoke.processes import Processes
 from smoke.stream import RATE, flowing
 from smoke.test_change import changes
 from smoke.test_interrupted import killed_at
-from smoke.uptimes import Uptimes
 from smoke.waiting import eventually
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.cluster, pytest.mark.full]
@@ -37,7 +37,7 @@ def hosts(deployment: Deployment) -> Deployment:
 
 def test_a_node_that_is_down_stops_a_change_and_is_repaired_with_limit(deployment: Deployment) -> None:
     victim = deployment.nodes[-1]
-    before = Uptimes(deployment, *deployment.others(victim))
+    before = Processes(deployment, *deployment.others(victim))
     deployment.stop(victim)
 
     refusal = refused(deployment, CHANGE)
@@ -80,7 +80,7 @@ def test_a_host_that_is_built_anew_joins_its_cluster_again(
 
 def test_a_host_that_cannot_be_reached_is_named_before_anything_changes(hosts: Deployment, tmp_path: Path) -> None:
     victim = hosts.nodes[1]
-    before = Uptimes(hosts)
+    before = Processes(hosts)
     (cut_off,) = Deployment.load([*hosts.inventory, closed(tmp_path, victim)])
 
     refusal = refused(cut_off, CHANGE)
@@ -100,7 +100,7 @@ def test_balancers_of_a_pool_of_which_no_node_can_be_asked_are_refused(hosts: De
 def test_hosts_that_are_down_stop_nothing_from_which_limit_leaves_them_out(hosts: Deployment) -> None:
     """Their balancer is told of no drain, and of a node that is down the rest of the pool hears at the end."""
     first, *_, last = hosts.nodes
-    before = Uptimes(hosts)
+    before = Processes(hosts)
     (idle,) = (balancer for balancer in hosts.balancers if balancer != hosts.holder())
     with switched(hosts, idle, off="kill", on="start"):
         hosts.playbook("restart", [first])
