@@ -93,6 +93,20 @@ def test_a_node_that_does_not_say_whether_it_heals_is_waited_for(make: Make) -> 
         aftermath.assert_healed(cast(Deployment, nodes))
 
 
+def test_a_node_that_autoheal_restarts_is_waited_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(*_: object) -> Any:
+        if not away:
+            return [{"name": "khepri_db", "state": "disabled"}]
+        raise away.pop()
+
+    away = [ConnectionRefusedError()]
+    nodes = make()
+    monkeypatch.setattr(management, "get", get)
+    monkeypatch.setattr(aftermath, "HEALING", 10)
+    aftermath.assert_healed(cast(Deployment, nodes))
+    assert not away
+
+
 @pytest.mark.parametrize(
     ("partitions", "states", "apart"),
     [
